@@ -1,0 +1,70 @@
+"""Gathering what one happening means: the part of a codec's step that all codecs share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bot.agents.codec import State, Step
+from bot.agents.wire import RAW_BYTES, RESULT_BYTES, Frame, clip, plain, spelt_out, to_line
+from bot.events import Completed, Consumed, Event, Notice, Unknown
+from bot.redact import redact
+
+# More than any surface shows whole, so that what is cut here is refused for its length.
+MOST_APPROVED = 16_000
+
+# Enough for every limit of an event; more would only cost time in the search for secrets.
+LONGEST = 256_000
+
+
+@dataclass(slots=True)
+class StepBuilder:
+    """All text that goes into events passes `clean`. known_secrets: what it hides whatever its form."""
+
+    known_secrets: tuple[str, ...] = ()
+    events: list[Event] = field(default_factory=list)
+    write: list[bytes] = field(default_factory=list)
+    consumed: list[int] = field(default_factory=list)
+    deferred: list[int] = field(default_factory=list)
+    completed: Completed | None = None
+    resume_token: str = ""
+
+    def step(self, state: State, written: tuple[int, ...] = ()) -> Step:
+        return Step(
+            state,
+            tuple(self.events),
+            b"".join(self.write),
+            written=written,
+            consumed=tuple(self.consumed),
+            deferred=tuple(self.deferred),
+            completed=self.completed,
+            resume_token=self.resume_token,
+        )
+
+    def send(self, message: Frame) -> None:
+        self.write.append(to_line(message))
+
+    def consume(self, inputs: Iterable[int]) -> None:
+        if ids := tuple(inputs):
+            self.consumed += ids
+            self.events.append(Consumed(ids))
+
+    def complete(self, completed: Completed) -> None:
+        self.completed = completed
+        self.events.append(completed)
+
+    def notice(self, text: str) -> None:
+        if clean := self.clean(text, RESULT_BYTES):
+            self.events.append(Notice(clean))
+
+    def unknown(self, name: str, raw: bytes) -> None:
+        text = raw[:LONGEST].decode("utf-8", "replace")
+        self.events.append(Unknown(self.clean(name, 80), self.clean(text, RAW_BYTES)))
+
+    def clean(self, text: str, limit: int) -> str:
+        """Text that may be stored and shown: no secrets, no terminal codes, about `limit` bytes."""
+        return clip(redact(plain(clip(text, LONGEST)), self.known_secrets), limit)
+
+    def exact(self, text: str) -> str:
+        """What people are asked to approve: all of it to be seen, but for secrets."""
+        return redact(spelt_out(text), self.known_secrets)[:MOST_APPROVED]

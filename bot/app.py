@@ -1,0 +1,214 @@
+"""The composition root: settings become objects, objects a running bot. Only this place knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from bot.access import Allowlist
+from bot.agents.claude_rounds import SET_A_KEY
+from bot.app_agents import agents_of
+from bot.clock import SystemClock
+from bot.core import Core, Policy
+from bot.driver import Deadlines
+from bot.errors import ForgeError, SettingsError, SurfaceBusy
+from bot.models import Caps
+from bot.ports import Provider, Surface
+from bot.sessions import Defaults
+from bot.settings import Settings
+from handlers.github.accounts import Accounts
+from handlers.github.auth import GitHubApp
+from handlers.github.forge import GitHubForge
+from handlers.github.mirrors import Mirrors
+from handlers.github.repositories import Repositories
+from handlers.github.surface import GitHubSurface
+from handlers.github.webhooks import Webhooks
+from handlers.slack.install import PATH as SLACK_PATH
+from handlers.slack.install import Slack, connect
+from handlers.web.server import Later, WebServer, application
+from sandbox.local import local_provider
+from storage.dispatch import QueueDispatcher
+from storage.store import SqliteStore
+
+log = logging.getLogger(__name__)
+
+VERSION = importlib.metadata.version("sandpiper-bot")
+AWAY_RETRY = 5.0  # seconds
+
+T = TypeVar("T")
+
+# Where our own programs are in a box is told in its environment.
+
+NOTHING_ON = (
+    "Neither Slack nor GitHub is configured, so there is nobody to talk to.\n"
+    "  GitHub: SANDPIPER_GITHUB_APP_ID, SANDPIPER_GITHUB_PRIVATE_KEY, SANDPIPER_GITHUB_WEBHOOK_SECRET\n"
+    "  Slack:  SANDPIPER_SLACK_BOT_TOKEN, SANDPIPER_SLACK_APP_TOKEN (and GitHub, where the code is)\n"
+    "Put them into the environment or into .env (see .env.example). To look around first: make demo"
+)
+
+
+async def serve(settings: Settings) -> None:
+    """The product, until cancelled. Raises SettingsError, ProviderUnavailable, ForgeError, SurfaceError."""
+    if not settings.github_on:
+        raise SettingsError(NOTHING_ON)
+    async with _running(settings) as core:
+        await core.run()
+
+
+@asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[Core]:
+    """Everything connected, with the edges open; closed again in the reverse order."""
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        dispatcher = QueueDispatcher()
+        store = await SqliteStore.open(settings.data_dir, clock, dispatcher)
+        stack.push_async_callback(store.close)
+        agents, programs = agents_of(settings)
+        provider = _provider(settings)
+        stack.push_async_callback(provider.close)
+        await provider.check()
+        if provider.warning:
+            log.warning("%s", provider.warning)
+        anthropic = settings.anthropic
+        if settings.default_agent == "claude" and not (anthropic.api_key or anthropic.auth_token):
+            log.warning("Claude Code has no credential, so its turns will fail. %s", SET_A_KEY)
+
+        app = GitHubApp(
+            settings.github.app_id,
+            settings.github.pem(),
+            clock,
+            api_url=settings.github.api_url,
+            web_url=settings.github.web_url,
+        )
+        stack.push_async_callback(app.close)
+
+        # Stored from here on, whoever is away: GitHub sends an event once.
+        waiting_for = {"github", "slack"} if settings.slack_on else {"github"}
+        secret = settings.github.webhook_secret.get_secret_value()
+        routes = [Webhooks(store.accept, secret, settings.github.app_id, clock.now).route]
+        slack_door = Later(SLACK_PATH)
+        if settings.slack_over_http:
+            routes.append(slack_door.route)
+
+        async def health() -> Mapping[str, object]:
+            running = await store.running()
+            told = {"version": VERSION, "turns_running": running, "warning": provider.warning}
+            return {**told, "waiting_for": sorted(waiting_for)}
+
+        web = WebServer(application(routes, health), settings.web.host, settings.web.port)
+        await web.start()
+        stack.push_async_callback(web.stop)
+
+        ourselves = await _patiently("GitHub", lambda: app.introduce(settings.github.label))
+        waiting_for.discard("github")
+        repositories = Repositories(app, ourselves)
+        accounts = Accounts(app)
+        mirrors = Mirrors(settings.data_dir / "mirrors", settings.github.web_url)
+        forge = GitHubForge(app, repositories, accounts, mirrors, clock)
+        surfaces: dict[str, Surface] = {"github": GitHubSurface(app, repositories, accounts, ourselves)}
+
+        if settings.slack_on:
+            slack = await _patiently("Slack", lambda: _slack(settings, store))
+            stack.push_async_callback(slack.stop)
+            surfaces["slack"] = slack.surface
+            if settings.slack_over_http:
+                slack_door.becomes(slack.route())
+            await _patiently("Slack", slack.start)
+            waiting_for.discard("slack")
+
+        core = Core(
+            store=store,
+            dispatcher=dispatcher,
+            surfaces=surfaces,
+            forge=forge,
+            provider=provider,
+            agents=agents,
+            programs=programs,
+            clock=clock,
+            scratch=_scratch(settings.data_dir),
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+            policy=_policy(settings),
+        )
+        log.info("sandpiper %s is ready: %s", VERSION, ", ".join(sorted(surfaces)))
+        yield core
+
+
+async def _slack(settings: Settings, store: SqliteStore) -> Slack:
+    return await connect(
+        bot_token=settings.slack.bot_token.get_secret_value(),
+        accept=store.accept,
+        app_token=settings.slack.app_token.get_secret_value(),
+        signing_secret=settings.slack.signing_secret.get_secret_value(),
+        base_url=settings.slack.api_url,
+    )
+
+
+async def _patiently(who: str, call: Callable[[], Awaitable[T]]) -> T:
+    """A surface that is away at our start is waited for; a wrong token or key is not."""
+    while True:
+        try:
+            return await call()
+        except SurfaceBusy as busy:
+            wait, error = busy.retry_after, str(busy)
+        except ForgeError as failed:
+            if not failed.retryable:
+                raise
+            wait, error = AWAY_RETRY, str(failed)
+        log.warning("%s does not answer yet: %s", who, error)
+        await asyncio.sleep(max(AWAY_RETRY, wait))
+
+
+def _provider(settings: Settings) -> Provider:
+    return local_provider(
+        settings.data_dir / "sandboxes",
+        unsafe=settings.sandbox.unsafe,
+        tools=settings.sandbox.tools,
+        allow=settings.egress.allow,
+        loopback=settings.egress.loopback,
+    )
+
+
+def _policy(settings: Settings) -> Policy:
+    allow, cap, deadline = settings.allow, settings.cap, settings.deadline
+    return Policy(
+        installation=settings.installation,
+        defaults=Defaults(
+            settings.default_repository,
+            settings.default_agent,
+            settings.default_model,
+            settings.default_effort,
+        ),
+        allowlist=Allowlist(allow.people, allow.channels, allow.repositories),
+        steer_policy=settings.steer_policy,
+        permissions=settings.permissions,
+        caps=Caps(cap.total, cap.tenant, cap.person),
+        deadlines=Deadlines(
+            deadline.prepare,
+            deadline.silence,
+            deadline.turn,
+            deadline.publish,
+            approval=deadline.approval,
+        ),
+        idle_stop=settings.sandbox.idle_stop,
+        orphan_after=settings.sandbox.orphan,
+        git_name=settings.git_name,
+        git_email=settings.git_email,
+    )
+
+
+def _scratch(data_dir: Path) -> Path:
+    """Bundles on their way in and out; what a crash left there is of no use."""
+    scratch = data_dir / "scratch"
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(scratch)
+    scratch.mkdir(mode=0o700)
+    return scratch

@@ -1,0 +1,148 @@
+"""The agents that an installation offers: from its settings to codecs and programs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from bot.agents.acp import GENERIC, AcpCodec
+from bot.agents.claude import ClaudeCodec
+from bot.agents.codec import Codec, Permissions, Steering
+from bot.agents.codex import CodexCodec
+from bot.agents.opencode import OpenCodeCodec
+from bot.agents.registry import by_name
+from bot.agents.scripted import ScriptedCodec
+from bot.errors import SettingsError
+from bot.programs import Program
+from bot.settings import AgentSpec, Settings
+
+# Programs of ours that a sandbox sees, by the directory that it has them in.
+SCRIPTED = ("/bin/sh", "-c", 'exec python3 "$SANDPIPER_PROGRAMS/scripted_agent.py" "$@"', "scripted")
+BRIDGE = ("/bin/sh", "-c", 'exec python3 "$SANDPIPER_PROGRAMS/opencode_bridge.py" "$@"', "opencode")
+
+# What of a spec a protocol has no use for: it would be set in vain.
+UNUSED: Mapping[str, tuple[str, ...]] = {
+    "claude": ("secrets", "steering"),
+    "codex": ("secrets", "steering"),
+    "opencode": ("env", "secrets", "steering"),
+    "acp": ("base_url", "api_key"),
+}
+
+# What we know how to install, at the versions that this release was tested with.
+PINS: Mapping[str, tuple[str, ...]] = {
+    "claude": ("@anthropic-ai/claude-code@2.1.329",),
+    "codex": ("@openai/codex@0.169.0",),
+    "opencode": ("opencode-ai@1.18.33",),
+}
+
+
+def agents_of(settings: Settings) -> tuple[Mapping[str, Codec], Mapping[str, Program]]:
+    """Codecs and programs by name. Raises SettingsError that names the variable."""
+    specs = {"claude": AgentSpec(), **settings.agents}
+    if settings.openai.api_key.get_secret_value():
+        specs.setdefault("codex", AgentSpec())
+    codecs: list[Codec] = []
+    programs: dict[str, Program] = {}
+    for name, spec in specs.items():
+        protocol = spec.protocol or (name if name in PINS else "acp")
+        if vain := [field for field in UNUSED[protocol] if field in spec.model_fields_set]:
+            raise SettingsError(
+                f"SANDPIPER_AGENTS: {name!r} has {', '.join(vain)}, for which {protocol} has no use.",
+                "docs/agents.md says which agent takes what.",
+            )
+        command = _command(settings, name, protocol, spec)
+        codecs.append(_codec(settings, name, protocol, command, spec))
+        if command == spec.command or not Path(command[0]).is_absolute():
+            setting = "SANDPIPER_AGENTS" if name in settings.agents else f"SANDPIPER_AGENT_{name.upper()}"
+            packages = _packages(protocol, command, spec)
+            programs[name] = Program(command, spec.version, packages, settings.agent.registry, setting)
+    if settings.agent.scripted:
+        codecs.append(ScriptedCodec(SCRIPTED, pace=settings.agent.scripted_pace))
+    agents = by_name(codecs)
+    check(settings, agents)
+    return agents, programs
+
+
+def _command(settings: Settings, name: str, protocol: str, spec: AgentSpec) -> tuple[str, ...]:
+    if spec.command:
+        return spec.command
+    if protocol == "claude":
+        # A program named on our own PATH is one inside the box only where the box sees that place.
+        given = settings.agent.claude
+        found = shutil.which(given)
+        return (str(Path(found).resolve()) if found and "/" in given else given,)
+    if protocol == "acp":
+        raise SettingsError(
+            f"SANDPIPER_AGENTS: {name!r} has no command.",
+            'Give the one that makes it speak ACP, such as ["gemini", "--acp"].',
+        )
+    return (protocol,)
+
+
+def _packages(protocol: str, command: tuple[str, ...], spec: AgentSpec) -> tuple[str, ...]:
+    """What npm is to install; a program that goes by another name than we know is not ours to install."""
+    if spec.packages is not None or command != (protocol,):
+        return spec.packages or ()
+    pins = PINS[protocol]
+    return (f"{pins[0].rpartition('@')[0]}@{spec.version}",) if spec.version else pins
+
+
+def _codec(settings: Settings, name: str, protocol: str, command: tuple[str, ...], spec: AgentSpec) -> Codec:
+    secrets = {key: value.get_secret_value() for key, value in spec.secrets.items()}
+    key = spec.api_key.get_secret_value()
+    usual = settings.default_model if name == settings.default_agent else ""
+    model = spec.model or usual
+    codec: ClaudeCodec | CodexCodec | OpenCodeCodec | AcpCodec
+    match protocol:
+        case "claude":
+            anthropic = settings.anthropic
+            codec = ClaudeCodec(
+                api_key=key or anthropic.api_key.get_secret_value(),
+                oauth_token="" if key else anthropic.auth_token.get_secret_value(),
+                base_url=spec.base_url or anthropic.base_url,
+                model=model,
+                command=command,
+                env=spec.env,
+            )
+        case "codex":
+            codec = CodexCodec(
+                api_key=key or settings.openai.api_key.get_secret_value(),
+                base_url=spec.base_url or settings.openai.base_url,
+                model=model,
+                command=command,
+                env=spec.env,
+            )
+        case "opencode":
+            codec = OpenCodeCodec(BRIDGE, api_key=key, base_url=spec.base_url, model=model, command=command)
+        case _:
+            steering = Steering(spec.steering)
+            codec = AcpCodec(
+                name,
+                command,
+                env=spec.env,
+                secrets=secrets,
+                model=model,
+                capabilities=replace(GENERIC, steering=steering),
+            )
+    codec.name = name
+    codec.capabilities = replace(codec.capabilities, models=spec.models)
+    return codec
+
+
+def check(settings: Settings, agents: Mapping[str, Codec]) -> None:
+    """Raises SettingsError for what these agents cannot be."""
+    if settings.default_agent not in agents:
+        raise SettingsError(
+            f"SANDPIPER_DEFAULT_AGENT is {settings.default_agent!r}, which is not configured.",
+            f"Choose one of: {', '.join(sorted(agents))}.",
+        )
+    if settings.permissions is Permissions.AUTO:
+        return
+    cannot = sorted(name for name, codec in agents.items() if not codec.capabilities.approvals)
+    if cannot:
+        raise SettingsError(
+            f"SANDPIPER_PERMISSIONS is '{settings.permissions}', but {', '.join(cannot)} cannot ask.",
+            "Set it to auto, or leave them out of SANDPIPER_AGENTS.",
+        )

@@ -1,0 +1,209 @@
+"""An agent's process, attempt by attempt: started or found again, talked with, and resumed when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from bot.agents.codec import Codec, Permissions, Prompt, Task
+from bot.agents.registry import find
+from bot.conversation import AgentFailed, Conversation, memory_of, prompt_key, record_of
+from bot.driver import Deadlines, Driver, TurnStopped
+from bot.endings import Endings
+from bot.errors import ProcessGone
+from bot.events import Cause
+from bot.last_words import AgentDied
+from bot.models import Fate, Input, Launch, Memory, Past, Record, Remark, TurnState
+from bot.patience import patiently
+from bot.ports import Clock, Process, Store, Surface
+from bot.preparation import Box, Preparation
+from bot.prompts import first_prompt, next_prompt, resumed_prompt
+from bot.sandboxes import Sandboxes
+from bot.workspace import Workspaces
+
+# How long to wait before each further attempt: an agent that dies at once gets no more than these.
+PAUSES = (2.0, 15.0)
+REMEMBERED = 20  # earlier turns that an agent without memory is told of at most
+
+
+class Attempts:
+    """permissions: what agents do without asking."""
+
+    def __init__(
+        self,
+        store: Store,
+        surfaces: Mapping[str, Surface],
+        sandboxes: Sandboxes,
+        workspaces: Workspaces,
+        preparation: Preparation,
+        endings: Endings,
+        agents: Mapping[str, Codec],
+        clock: Clock,
+        deadlines: Deadlines,
+        *,
+        orphan_after: float,
+        permissions: Permissions = Permissions.AUTO,
+    ) -> None:
+        self._store = store
+        self._surfaces = surfaces
+        self._sandboxes = sandboxes
+        self._workspaces = workspaces
+        self._preparation = preparation
+        self._endings = endings
+        self._agents = agents
+        self._clock = clock
+        self._deadlines = deadlines
+        self._orphan_after = orphan_after
+        self._permissions = permissions
+
+    async def converse(self, driver: Driver, box: Box) -> Box:
+        """Talk with the agent until it is done; when its process dies, resume it. Returns where it ended: a
+        box that was gone has been replaced.
+
+        Raises what a Conversation raises: AgentDied when it died once more than there are pauses.
+        """
+        codec = find(self._agents, driver.session.agent)
+        alive = asyncio.create_task(self._sandboxes.keep_alive(driver.session.owner, box.sandbox))
+        try:
+            while True:
+                try:
+                    await self._attempt(driver, codec, box)
+                    return box
+                except (AgentDied, ProcessGone, AgentFailed) as error:
+                    again = driver.turn.attempt - 1
+                    if again >= len(PAUSES):
+                        raise
+                    if isinstance(error, AgentFailed):
+                        if not await self._could_not_resume(driver, error):
+                            raise
+                        await driver.record(Record(memory=Memory("")))
+                        told = "The agent could not go on with its earlier conversation. It starts a new one."
+                    else:
+                        told = f"{error.what.splitlines()[0]} Resuming it."
+                    driver.turn = await self._store.new_attempt(driver.turn.id, driver.fence)
+                    driver.session = await self._store.session(driver.session.id)
+                    await driver.notice(told)
+                    if not isinstance(error, AgentFailed):
+                        await driver.within("prepare", 0, self._clock.sleep(PAUSES[again]))
+                    found = self._preparation.again(driver)
+                    box = await driver.within("prepare", self._deadlines.prepare, found)
+        finally:
+            alive.cancel()
+
+    async def _could_not_resume(self, driver: Driver, error: AgentFailed) -> bool:
+        """It was to continue a conversation, and failed before it took in a word."""
+        if not driver.session.memory.token:
+            return False
+        inputs = await self._store.prompt_inputs(driver.turn.id)
+        untouched = all(item.fate is not Fate.CONSUMED for item in inputs)
+        return untouched and error.cause in (Cause.RESUME, Cause.UNKNOWN)
+
+    async def _attempt(self, driver: Driver, codec: Codec, box: Box) -> None:
+        memory = self._memory(driver, codec, box)
+        launch = codec.launch(self._task(driver, codec, box, memory))
+        process = await driver.within(
+            "prepare", self._deadlines.prepare, self._attach_or_spawn(driver, codec, launch, memory, box)
+        )
+        conversation = Conversation(
+            driver, codec, launch, process, box.sandbox, self._workspaces, self._deadlines
+        )
+        try:
+            await conversation.hold()
+        except (AgentDied, ProcessGone):  # one that lives is ended once it is written down why
+            await self._endings.end_process(driver, process)
+            raise
+
+    async def _attach_or_spawn(
+        self, driver: Driver, codec: Codec, launch: Launch, memory: Memory, box: Box
+    ) -> Process:
+        """The agent's process of this attempt: attached when it runs already, else started."""
+        turn = driver.turn
+        key = f"turn-{turn.id}-{turn.attempt}"
+        if turn.state is TurnState.RUNNING and turn.codec_state:
+            return await box.sandbox.attach(key, fence=driver.fence)
+        await self._end_earlier(driver, box)
+        await driver.phase("agent", f"Starting {codec.name}")
+        past = () if memory.token else await self._store.past(turn.id, REMEMBERED)
+        remarks = await self._remarks(driver) if not memory.token else ()
+        process = await box.sandbox.spawn(key, launch, fence=driver.fence, orphan_after=self._orphan_after)
+        if not turn.codec_state:
+            # Read at the last moment: until here people could still edit and delete.
+            inputs = await self._unsaid(driver, memory)
+            step = codec.begin(self._task(driver, codec, box, memory, inputs, remarks, past))
+            record = record_of(step)
+            await driver.record(replace(record, memory=memory_of(step, codec, box.sandbox)))
+            if past and turn.attempt == 1:
+                told = "does not remember the earlier conversation here: it was told what was said and done."
+                await driver.notice(f"{codec.name} {told}")
+        if turn.state is TurnState.PREPARING:
+            await self._store.advance(turn.id, driver.fence, TurnState.RUNNING)
+            driver.turn = await self._store.turn(turn.id)
+        return process
+
+    def _memory(self, driver: Driver, codec: Codec, box: Box) -> Memory:
+        """What the agent continues; none where it is another's, or was kept in another sandbox."""
+        memory = driver.session.memory
+        ours = memory.agent in ("", codec.name) and memory.box in ("", box.sandbox.id)
+        return memory if ours and codec.capabilities.resume else Memory("")
+
+    async def _end_earlier(self, driver: Driver, box: Box) -> None:
+        """What an earlier turn or attempt left running while nobody could reach it: there is one agent in
+        a worktree."""
+        earlier = await self._store.turn_before(driver.turn.id)
+        attempts = [] if earlier is None else [(earlier.id, earlier.attempt)]
+        attempts += [(driver.turn.id, attempt) for attempt in range(1, driver.turn.attempt)]
+        for turn, attempt in attempts:
+            with contextlib.suppress(ProcessGone):
+                process = await box.sandbox.attach(f"turn-{turn}-{attempt}", fence=driver.fence)
+                await self._endings.end_process(driver, process)
+
+    async def _remarks(self, driver: Driver) -> Sequence[Remark]:
+        """What was said in the thread before, for an agent that starts a new conversation."""
+        turn = driver.turn
+        inputs = await self._store.prompt_inputs(turn.id)
+        before = next((item.sent for item in inputs if item.thread == turn.thread), "")
+        surface = self._surfaces[turn.thread.surface]
+        return await patiently(self._clock, lambda: surface.remarks(turn.thread, before))
+
+    async def _unsaid(self, driver: Driver, memory: Memory) -> Sequence[Input]:
+        """The inputs that go into this attempt's first prompt."""
+        inputs = [i for i in await self._store.prompt_inputs(driver.turn.id) if i.fate is not Fate.DROPPED]
+        if not inputs:  # deleted while we prepared
+            raise TurnStopped("the deletion of its message")
+        if memory.token:
+            return [item for item in inputs if item.fate is Fate.PENDING]
+        return inputs
+
+    def _task(
+        self,
+        driver: Driver,
+        codec: Codec,
+        box: Box,
+        memory: Memory,
+        inputs: Sequence[Input] = (),
+        remarks: Sequence[Remark] = (),
+        past: Sequence[Past] = (),
+    ) -> Task:
+        turn, session = driver.turn, driver.session
+        if not memory.token:
+            asks = codec.capabilities.questions
+            text = first_prompt(session, box.place, inputs, remarks, past=past, asks=asks)
+        elif turn.attempt > 1:
+            text = resumed_prompt(inputs)
+        else:
+            text = next_prompt(box.place, inputs)
+        return Task(
+            Prompt(prompt_key(turn.id, turn.attempt, "first"), text, tuple(item.id for item in inputs)),
+            cwd=box.place.directory,
+            home=box.sandbox.home,
+            model=session.model,
+            resume_token=memory.token,
+            session_uuid=prompt_key(turn.id, turn.attempt, "session"),
+            visible=box.place.visible,
+            effort=session.effort,
+            permissions=self._permissions,
+            answerable=True,
+            command=box.command,
+        )

@@ -1,0 +1,99 @@
+"""The command line: `sandpiper serve` and `sandpiper demo`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from bot.app import VERSION, serve
+from bot.errors import SandpiperError, SettingsError
+from bot.redact import redact
+from bot.settings import load
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Exit codes: 0 ended as asked, 2 it could not start or go on."""
+    arguments = _parser().parse_args(argv)
+    run = {"serve": _serve, "demo": _demo}[arguments.command]
+    try:
+        run(arguments)
+    except SandpiperError as error:
+        print(f"sandpiper: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sandpiper", description="A coding agent in Slack and GitHub.")
+    parser.add_argument("--version", action="version", version=f"sandpiper {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serving = commands.add_parser("serve", help="run the bot, with the settings of the environment or .env")
+    serving.add_argument("--env-file", type=Path, help="default: .env, where there is one")
+    demo = commands.add_parser("demo", help="try everything on this machine, without any account")
+    demo.add_argument("--agent", choices=("scripted", "claude"), default="scripted")
+    demo.add_argument("--port", type=int, default=None, help="of the page")
+    demo.add_argument("--data-dir", type=Path, default=None, help="keep the demo's data there")
+    return parser
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    # Imported here: the product never loads the playground.
+    from handlers.playground.demo import DemoFailed, run_demo
+
+    try:
+        asyncio.run(run_demo(agent=arguments.agent, port=arguments.port, data_dir=arguments.data_dir))
+    except DemoFailed as error:
+        raise SandpiperError(str(error)) from error
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    os.umask(0o077)  # what the bot stores, people wrote in confidence
+    logging.basicConfig(stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Redacting(FORMAT))
+    settings = load(_named(arguments.env_file))
+    logging.getLogger().setLevel(settings.log_level.upper())
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    asyncio.run(_until_told_to_stop(serve(settings)))
+
+
+def _named(env_file: Path | None) -> Path:
+    """The file of the settings: one that was named has to be there, .env need not."""
+    if env_file is None:
+        return Path(".env")
+    file = env_file.expanduser()
+    if not (file.is_file() and os.access(file, os.R_OK)):
+        raise SettingsError(
+            f"--env-file {env_file} is not there, or is no file that can be read.",
+            "Name the file that has the settings, or leave the option out.",
+        )
+    return file
+
+
+async def _until_told_to_stop(work: Coroutine[Any, Any, None]) -> None:
+    """SIGINT and SIGTERM end the bot calmly; agents go on without it and are found again."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+class _Redacting(logging.Formatter):
+    """Whatever gets into a line of the log, no secret leaves with it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))

@@ -1,0 +1,316 @@
+"""One agent process and what is said to it: output in, inputs out, every step recorded first."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bot.agents.codec import Codec, Exited, Happening, Interrupt, LineBuffer, Lines, Prompt, Steer, Step
+from bot.approvals import answer_of, asked, settled, withdrawn
+from bot.driver import Deadlines, Driver, TurnStopped
+from bot.errors import (
+    DeadlinePassed,
+    InputGap,
+    LeaseLost,
+    SandboxError,
+    SandboxUnreachable,
+    SandpiperError,
+    StaleFence,
+)
+from bot.events import AgentStarted, Cause, Completed, Event, Phase, Steered, StopReason, Unknown
+from bot.feed import STDERR, STDOUT, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, denied
+from bot.last_words import KEPT_BYTES, AgentDied, LastWords, not_started
+from bot.models import Inbox, Input, Launch, Memory, Record
+from bot.patience import patiently
+from bot.ports import Process, Sandbox
+from bot.prompts import finish_up, said
+from bot.workspace import Workspaces
+
+log = logging.getLogger(__name__)
+
+NOT_FOUND = 127  # the exit code of a program that is not there, by the shell's convention
+LONGEST_WORDS = 2000  # bytes; an unfinished line that is longer is half a frame
+NAMESPACE = uuid.UUID("6f1d1f0e-2f0c-5a6e-9c0a-7a1d5b0c9a11")
+
+
+MENDS = {
+    Cause.LOGIN: "An operator has to renew the agent's key or login.",
+    Cause.LIMIT: "Its account may not spend more for now: wait, or an operator can raise the limit.",
+    Cause.MODEL: "Write here to try again.",
+}
+
+
+class AgentFailed(SandpiperError):
+    """The agent itself says that it could not do it (its model failed, its login expired …)."""
+
+    def __init__(self, what: str, cause: Cause = Cause.UNKNOWN) -> None:
+        super().__init__(what, MENDS.get(cause, ""))
+        self.cause = cause
+
+
+def prompt_key(turn: int, attempt: int, what: str) -> str:
+    """The UUID that names a prompt to the agent: the same again after a crash."""
+    return str(uuid.uuid5(NAMESPACE, f"{turn}:{attempt}:{what}"))
+
+
+class Conversation:
+    """Holds the conversation of one attempt at a turn. Nobody else touches its codec or stdin."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        codec: Codec,
+        launch: Launch,
+        process: Process,
+        sandbox: Sandbox,
+        workspaces: Workspaces,
+        deadlines: Deadlines,
+    ) -> None:
+        self._driver = driver
+        self._codec = codec
+        self._launch = launch
+        self._process = process
+        self._sandbox = sandbox
+        self._workspaces = workspaces
+        self._deadlines = deadlines
+        self._lines = LineBuffer(offset=driver.turn.out_offset)
+        # Read again after a restart, so that the cause of a death that was said before is still known.
+        self._err_offset = max(0, driver.turn.err_offset - KEPT_BYTES)
+        self._last_words = LastWords(launch.secrets.values(), cut=self._err_offset > 0)
+        self._stopping = ""
+        self._denied_mark = 0
+        self._unsent = False
+        self._word: Completed | None = None  # that the agent is done, whatever step it came with
+        self._asking: dict[str, float] = {}  # the agent's names of what people are asked, until when
+
+    async def hold(self) -> Completed:
+        """To the agent's last word; the turn is then in `finishing`.
+
+        Raises TurnStopped, DeadlinePassed, AgentDied, AgentMissing, AgentFailed, SandboxError.
+        """
+        driver, turn = self._driver, self._driver.turn
+        self._denied_mark, _ = await denied(self._sandbox, 0)
+        await self._write_journal()
+        feed = Feed(
+            self._process,
+            driver.store.watch(f"turn:{turn.id}"),
+            driver.clock,
+            self._deadlines,
+            offsets=(turn.out_offset, self._err_offset),
+            started_at=turn.started_at or turn.queued_at,
+        )
+        open_asks = await driver.store.open_asks(turn.session)
+        self._asking = {ask.name: ask.deadline for ask in open_asks if ask.turn == turn.id}
+        self._word = (
+            driver.timeline.last_word
+        )  # heard before a restart, which came before what follows from it
+        if self._word is not None:
+            self._stopping = (await driver.store.inbox(turn.id)).stop_by
+        async with feed:
+            if word := await self._last_word(feed):
+                return word
+            async for item in feed.items():
+                await self._on(item, feed)
+                feed.wait_for_people(bool(self._asking))
+                if word := await self._last_word(feed):
+                    return word
+        raise AssertionError("a feed never ends by itself")
+
+    async def _last_word(self, feed: Feed) -> Completed | None:
+        """The agent's word that it is done, if nothing more is to be said to it."""
+        while (word := self._word) is not None:
+            self._word = None
+            if await self._is_over(word, feed):
+                return word
+        return None
+
+    async def _on(self, item: Item, feed: Feed) -> None:
+        match item:
+            case Output(fd=fd, data=data):
+                if fd == STDERR:
+                    await self._complaint(data, feed)
+                    return
+                lines = self._lines.feed(data)
+                if lines:
+                    self._remember_unreadable(await self._step(Lines(lines), out_offset=self._lines.offset))
+                elif self._lines.offset > self._driver.turn.out_offset:  # a line too long to be one
+                    await self._driver.record(Record(out_offset=self._lines.offset))
+                feed.acked[STDOUT] = self._driver.turn.out_offset
+            case Rung():
+                await self._take_in(await self._driver.store.inbox(self._driver.turn.id), feed)
+            case Tick():
+                if self._unsent:
+                    await self._write_journal()
+                await self._tell_denied()
+                if any(deadline <= self._driver.clock.now() for deadline in self._asking.values()):
+                    await self._driver.store.expire_asks(self._driver.turn.id, self._driver.fence)
+            case Late(phase="interrupt"):
+                raise TurnStopped(self._stopping)
+            case Late(phase=phase, seconds=seconds):
+                raise DeadlinePassed(phase, seconds)
+            case Lost(error=error):
+                raise error
+            case Ended(code=code):
+                await self._ended(code)
+
+    async def _is_over(self, completed: Completed, feed: Feed) -> bool:
+        """Nothing more to say to the agent? Else it was said, and its next word is awaited."""
+        driver = self._driver
+        if self._stopping:
+            raise TurnStopped(self._stopping)
+        if completed.reason is not StopReason.END:
+            raise AgentFailed(completed.error or "The agent gave up without a reason.", completed.cause)
+        if not driver.turn.asked_to_commit:
+            left = await patiently(
+                driver.clock,
+                lambda: self._workspaces.unfinished(driver.session, self._sandbox, driver.turn.id),
+            )
+            if left.askable:
+                prompt = Prompt(
+                    prompt_key(driver.turn.id, driver.turn.attempt, "commit"),
+                    finish_up(left, driver.session.branch),
+                )
+                what = "commit what is left over" if left.files else "finish what is left over"
+                asked = Phase("commit", f"Asked the agent to {what}")
+                await self._step(Steer(prompt), events=(asked,), asked_to_commit=True)
+                return False
+        inbox = await driver.store.begin_finishing(driver.turn.id, driver.fence)
+        await self._take_in(inbox, feed)
+        return not inbox.inputs and not inbox.stop_by
+
+    async def _take_in(self, inbox: Inbox, feed: Feed) -> None:
+        if inbox.stop_by and not self._stopping:
+            self._stopping = inbox.stop_by
+            feed.interrupt_within(self._deadlines.interrupt)
+            await self._step(Interrupt())
+        elif not self._stopping:
+            for ask in inbox.answers:
+                told = answer_of(ask, self._deadlines.approval)
+                await self._step(told, events=(settled(ask),), told=(ask.id,))
+                self._asking.pop(ask.name, None)
+            if inbox.inputs:
+                await self._steer(inbox.inputs)
+
+    async def _steer(self, inputs: Sequence[Input]) -> None:
+        turn = self._driver.turn
+        ids = tuple(item.id for item in inputs)
+        key = prompt_key(turn.id, turn.attempt, ",".join(map(str, ids)))
+        events = tuple(Steered(item.author.name, item.text) for item in inputs)
+        await self._step(Steer(Prompt(key, said(inputs), ids)), events=events)
+
+    async def _step(
+        self,
+        happening: Happening,
+        *,
+        events: tuple[Event, ...] = (),
+        out_offset: int | None = None,
+        asked_to_commit: bool | None = None,
+        told: tuple[int, ...] = (),
+    ) -> Step:
+        """Ask the codec, record its answer, then write to the agent: in this order."""
+        driver = self._driver
+        step = self._codec.on(driver.turn.codec_state, happening)
+        offset = driver.turn.in_offset
+        asks = asked(step.events, driver.clock.now() + self._deadlines.approval)
+        gone = withdrawn(step.events)
+        record = record_of(step, events=events, out_offset=out_offset, asked_to_commit=asked_to_commit)
+        memory = memory_of(step, self._codec, self._sandbox)
+        await driver.record(replace(record, memory=memory, asked=asks, withdrawn=gone, told=told))
+        self._asking |= {ask.id: ask.deadline for ask in asks}
+        for name in gone:
+            self._asking.pop(name, None)
+        if step.write:
+            await self._write(offset, step.write)
+        self._word = step.completed or self._word
+        return step
+
+    async def _write_journal(self) -> None:
+        """Give stdin what is recorded and did not reach it: after a crash, or while it was away."""
+        turn = self._driver.turn
+        self._unsent = False
+        try:
+            have = (await self._process.status()).in_offset
+        except SandboxUnreachable:
+            self._unsent = True
+            return
+        except SandboxError as error:  # the feed tells that story
+            log.info("turn %s: stdin is gone: %s", turn.id, error)
+            return
+        if have < turn.in_offset:
+            await self._write(have, await self._driver.store.journal(turn.id, turn.attempt, have))
+
+    async def _write(self, offset: int, data: bytes) -> None:
+        """What cannot be written now is in the journal, and written at the next tick. A process that is
+        gone is the feed's to report."""
+        try:
+            await self._process.write(offset, data)
+        except StaleFence as error:
+            raise LeaseLost(f"Turn {self._driver.turn.id} is driven by somebody else now.") from error
+        except (InputGap, SandboxUnreachable) as error:
+            log.warning("turn %s: stdin waits: %s", self._driver.turn.id, error)
+            self._unsent = True
+        except SandboxError as error:
+            log.info("turn %s: stdin is gone: %s", self._driver.turn.id, error)
+
+    async def _ended(self, code: int | None) -> None:
+        rest = self._lines.rest()
+        if 0 < len(rest) <= LONGEST_WORDS:
+            self._last_words.hear_line(rest)
+        tail = self._last_words.text()
+        await self._step(Exited(code, tail))
+        if self._stopping:
+            raise TurnStopped(self._stopping)
+        if code == NOT_FOUND and not self._driver.turn.out_offset:
+            raise not_started(self._codec.name, self._launch.argv[0], tail)
+        raise AgentDied(code, tail)
+
+    async def _complaint(self, data: bytes, feed: Feed) -> None:
+        """Acknowledged, so that the supervisor never waits for stderr to be read, but for its end."""
+        self._last_words.hear(data)
+        self._err_offset += len(data)
+        if self._err_offset > self._driver.turn.err_offset:
+            await self._driver.record(Record(err_offset=self._err_offset))
+            feed.acked[STDERR] = max(feed.acked[STDERR], self._err_offset - KEPT_BYTES)
+
+    def _remember_unreadable(self, step: Step) -> None:
+        """Plain words between the frames may say why the agent ends."""
+        for event in step.events:
+            if isinstance(event, Unknown):
+                self._last_words.hear_line(event.raw.encode())
+
+    async def _tell_denied(self) -> None:
+        self._denied_mark, hosts = await denied(self._sandbox, self._denied_mark)
+        for host in hosts:
+            await self._driver.notice(f"Not allowed: {host}. SANDPIPER_EGRESS_ALLOW would let it through.")
+
+
+def memory_of(step: Step, codec: Codec, sandbox: Sandbox) -> Memory | None:
+    """What a step tells of the agent's memory; None: nothing new."""
+    if not step.resume_token:
+        return None
+    started = [event for event in step.events if isinstance(event, AgentStarted)]
+    version = started[-1].version if started else ""
+    return Memory(step.resume_token, codec.name, version, sandbox.id)
+
+
+def record_of(
+    step: Step,
+    *,
+    events: tuple[Event, ...] = (),
+    out_offset: int | None = None,
+    asked_to_commit: bool | None = None,
+) -> Record:
+    """A codec's step as one transaction's worth of changes."""
+    said = (step.completed,) if step.completed is not None and step.completed not in step.events else ()
+    return Record(
+        events=(*events, *step.events, *said),
+        out_offset=out_offset,
+        codec_state=step.state,
+        stdin=step.write,
+        written=step.written,
+        consumed=step.consumed,
+        deferred=step.deferred,
+        asked_to_commit=asked_to_commit,
+    )

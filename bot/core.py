@@ -1,0 +1,128 @@
+"""The core's parts put together over its ports, and its loops. Knows no vendor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from bot.access import Access, Allowlist
+from bot.agents.codec import Codec, Permissions
+from bot.attempts import Attempts
+from bot.driver import Deadlines
+from bot.endings import Endings
+from bot.intake import Intake
+from bot.models import Caps
+from bot.outbox import Outbox
+from bot.ports import Clock, Dispatcher, Forge, Provider, Store, Surface
+from bot.preparation import Preparation
+from bot.programs import Program, Programs
+from bot.pull_requests import PullRequests
+from bot.recovery import resume_open_turns
+from bot.sandboxes import Sandboxes
+from bot.sessions import Defaults, Sessions
+from bot.turns import Turns
+from bot.workspace import Workspaces
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an operator decides. Seconds where it is about time."""
+
+    installation: str = "sandpiper"
+    defaults: Defaults = field(default_factory=Defaults)
+    allowlist: Allowlist = field(default_factory=Allowlist)
+    steer_policy: str = "collaborators"
+    caps: Caps = field(default_factory=Caps)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    idle_stop: float = 1800.0
+    orphan_after: float = 86400.0
+    permissions: Permissions = Permissions.AUTO
+    git_name: str = "sandpiper[bot]"
+    git_email: str = "sandpiper[bot]@users.noreply.github.com"
+
+
+class Core:
+    """Everything between the surfaces and the sandboxes."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        dispatcher: Dispatcher,
+        surfaces: Mapping[str, Surface],
+        forge: Forge,
+        provider: Provider,
+        agents: Mapping[str, Codec],
+        clock: Clock,
+        scratch: Path,
+        owner: str,
+        policy: Policy,
+        programs: Mapping[str, Program] = MappingProxyType({}),
+    ) -> None:
+        self.store = store
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._owner = owner
+        self.sandboxes = Sandboxes(store, provider, clock, policy.installation, policy.idle_stop)
+        access = Access(forge, surfaces, policy.allowlist, policy.steer_policy)
+        workspaces = Workspaces(store, forge, scratch, policy.git_name, policy.git_email)
+        pull_requests = PullRequests(forge, workspaces, clock)
+        endings = Endings(store, surfaces, self.sandboxes, workspaces, pull_requests, clock, policy.deadlines)
+        preparation = Preparation(store, self.sandboxes, workspaces, Programs(programs), access, clock)
+        attempts = Attempts(
+            store,
+            surfaces,
+            self.sandboxes,
+            workspaces,
+            preparation,
+            endings,
+            agents,
+            clock,
+            policy.deadlines,
+            orphan_after=policy.orphan_after,
+            permissions=policy.permissions,
+        )
+        self.turns = Turns(
+            store,
+            surfaces,
+            preparation,
+            attempts,
+            endings,
+            clock,
+            owner=owner,
+            caps=policy.caps,
+            deadlines=policy.deadlines,
+            warning=provider.warning,
+        )
+        self.sessions = Sessions(
+            store, surfaces, forge, access, clock, agents, policy.defaults, provider.warning
+        )
+        self.intake = Intake(store, surfaces, self.sessions, clock)
+        self.outbox = Outbox(store, surfaces, clock, self.turns.picture)
+
+    async def run(self) -> None:
+        """Until cancelled: take in, drive, say, keep house. What was open before goes on first."""
+        await resume_open_turns(self.store, self._dispatcher, self._owner)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.intake.run())
+            group.create_task(self._dispatcher.run(self.turns.drive))
+            group.create_task(self.outbox.run())
+            group.create_task(self._keep_house())
+
+    async def _keep_house(self) -> None:
+        while True:
+            try:
+                await self.store.wake_forgotten()
+                await self.store.sweep(self._clock.now())
+                await self.sandboxes.stop_idle()
+            except Exception:  # housekeeping must never take the bot down; it tries again
+                log.exception("housekeeping failed")
+            await self._clock.sleep(HOUSEKEEPING)

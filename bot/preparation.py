@@ -1,0 +1,84 @@
+"""Before an agent can work: its owner's sandbox running, and the session's workspace in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bot.access import Access
+from bot.driver import Driver
+from bot.models import Place, TurnKind, TurnState
+from bot.patience import patiently
+from bot.ports import Clock, Sandbox, Store
+from bot.programs import Programs
+from bot.sandboxes import Sandboxes
+from bot.workspace import Workspaces
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where a turn happens: the sandbox, the session's place in it, and how the agent is called there."""
+
+    sandbox: Sandbox
+    place: Place
+    command: tuple[str, ...] = ()
+
+
+class Preparation:
+    def __init__(
+        self,
+        store: Store,
+        sandboxes: Sandboxes,
+        workspaces: Workspaces,
+        programs: Programs,
+        access: Access,
+        clock: Clock,
+    ) -> None:
+        self._programs = programs
+        self._store = store
+        self._sandboxes = sandboxes
+        self._workspaces = workspaces
+        self._access = access
+        self._clock = clock
+
+    async def prepare(self, driver: Driver) -> Box:
+        """The sandbox running and the workspace on its branch; after a restart just found again."""
+        session = driver.session
+        fresh = driver.turn.state is TurnState.PREPARING
+        if fresh:
+            # Work may have been asked for by others, or go on by itself: is the owner still one who may?
+            owner, repository = session.owner.identity, session.repository
+            await patiently(self._clock, lambda: self._access.may_work(owner, session.thread, repository))
+            await driver.phase("sandbox", f"Getting {session.owner.identity.name}'s sandbox ready")
+        return await self.again(driver, fresh=fresh and driver.turn.kind is TurnKind.AGENT)
+
+    async def again(self, driver: Driver, *, fresh: bool = False) -> Box:
+        """The owner's sandbox, and the workspace in it: opened when `fresh`, or when it is a new one."""
+        ready = await self._sandboxes.ready(driver.session.owner)
+        sandbox = ready.sandbox
+        if ready.lost:
+            await driver.notice(ready.lost)
+            driver.session = await self._store.session(driver.session.id)
+        if not fresh and not ready.lost:
+            place = await self._workspaces.place(driver.session, sandbox)
+            return Box(sandbox, place, await self._command(driver, sandbox))
+        await driver.phase("code", "Bringing in the code")
+        place = await patiently(
+            self._clock, lambda: self._workspaces.open(driver.session, sandbox, driver.turn.id)
+        )
+        driver.session = await self._store.session(driver.session.id)
+        for note in place.notes:
+            await driver.notice(note)
+        return Box(sandbox, place, await self._command(driver, sandbox))
+
+    async def _command(self, driver: Driver, sandbox: Sandbox) -> tuple[str, ...]:
+        """Where an agent runs already, or none is to run, nothing is called."""
+        turn = driver.turn
+        attached = turn.state is not TurnState.PREPARING and bool(turn.codec_state)
+        if turn.kind is not TurnKind.AGENT or turn.state is TurnState.FINISHING or attached:
+            return ()
+
+        async def installing(named: str) -> None:
+            await driver.phase("install", f"Installing {named}, once in this sandbox")
+
+        agent = driver.session.agent
+        return await patiently(self._clock, lambda: self._programs.ready(sandbox, agent, installing))

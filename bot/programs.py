@@ -1,0 +1,153 @@
+"""Agents' programs in a sandbox: installed at pinned versions, and looked at before each start.
+
+A version has a directory of its own in the home, so another pin is put beside the one that runs, never
+over it. What is called is a path, so an older program of the same name earlier on PATH is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from bot.agents.loopback import loopback_ports
+from bot.errors import AgentMissing
+from bot.models import Launch
+from bot.ports import Sandbox
+
+INSTALL_SECONDS = 600.0
+LOOK_SECONDS = 60.0
+WRONG_VERSION = 64
+
+# $1 the directory of installed agents, $2 the program, $3 the pinned version or "". Prints the path, a line
+# that changes when the program does, and what it calls itself. $4: such a line of an earlier look.
+_LOOK = r"""
+PATH="$1/node_modules/.bin:$PATH"
+found=$(command -v -- "$2") || exit 127
+echo "$found"
+file=$(readlink -f -- "$found")
+stamp=$(stat -c '%n %s %i %y %z' -- "$file")
+echo "$stamp"
+test "$stamp" = "$4" && exit 0
+told=$("$found" --version 2>&1 </dev/null | tail -n 3)
+printf '%s\n' "$told"
+case "$told" in *"$3"*) ;; *) exit 64 ;; esac
+"""
+
+# $1 the directory, then the packages. Made aside and moved, so that half an installation is none.
+_INSTALL = r"""
+set -e
+command -v npm >/dev/null || { echo "npm is not in the sandbox" >&2; exit 127; }
+goal=$1; shift
+mkdir -p "$(dirname "$goal")"
+made=$(mktemp -d "$goal.XXXXXX")
+trap 'rm -rf "$made"' EXIT
+npm install --prefix "$made" --no-audit --no-fund --no-update-notifier --loglevel=error "$@" >&2
+rm -rf "$goal"
+mv -T "$made" "$goal"
+"""
+
+
+# $1 the directory of installed agents, then the command line. What comes with an agent (a newer Node.js)
+# is found by it, and by nobody else.
+_CALL = 'PATH="$1/node_modules/.bin:$PATH"; shift; exec "$@"'
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """command: what is called, and its first arguments. version: the pin; "" takes what is there, whatever
+    its version. packages: what npm is to install where it is not there or has another version, each with
+    its own version ("@acme/agent@1.2.0"); none: it is not ours to install. registry: another npm registry's
+    URL. setting: the variable that says all this."""
+
+    command: tuple[str, ...]
+    version: str = ""
+    packages: tuple[str, ...] = ()
+    registry: str = ""
+    setting: str = "SANDPIPER_AGENTS"
+
+
+@dataclass(slots=True)
+class Programs:
+    """By agent. Agents that are not among them are called as their codec says."""
+
+    known: Mapping[str, Program]
+    _seen: dict[tuple[str, str], str] = field(default_factory=dict)
+    _locks: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
+
+    async def ready(
+        self, sandbox: Sandbox, agent: str, installing: Callable[[str], Awaitable[None]]
+    ) -> tuple[str, ...]:
+        """The agent's command line in this sandbox, installed where it was not; () = the codec's own.
+        installing: is told what, before that is begun.
+
+        Raises AgentMissing: it is not there and cannot be installed, or has another version.
+        """
+        program = self.known.get(agent)
+        if program is None:
+            return ()
+        key = (sandbox.id, agent)
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            path = await self._look(key, sandbox, agent, program)
+            if path is None:
+                named = program.packages[0]
+                await installing(named)
+                await _install(sandbox, agent, program)
+                path = await self._look(key, sandbox, agent, program)
+                if path is None:
+                    raise AgentMissing(
+                        f"{named} was installed, but has no program {program.command[0]!r} of that version."
+                    )
+        where = _directory(sandbox, agent, program)
+        if not path.startswith(f"{where}/"):
+            return (path, *program.command[1:])
+        return ("sh", "-c", _CALL, agent, where, path, *program.command[1:])
+
+    async def _look(self, key: tuple[str, str], sandbox: Sandbox, agent: str, program: Program) -> str | None:
+        """Where the program is; None: it has to be installed."""
+        where, seen = _directory(sandbox, agent, program), self._seen.get(key, "")
+        arguments = (where, program.command[0], program.version, seen)
+        launch = Launch(("sh", "-c", _LOOK, "look", *arguments), sandbox.home)
+        done = await sandbox.run(launch, timeout=LOOK_SECONDS)
+        path, _, rest = done.out.decode(errors="replace").partition("\n")
+        stamp, _, told = rest.partition("\n")
+        if done.code == 0:
+            self._seen[key] = stamp
+            return path
+        if program.packages:
+            return None
+        if done.code == WRONG_VERSION:
+            found = re.sub(r"\s+", " ", told).strip()[:100] or "nothing"
+            raise AgentMissing(
+                f"The agent '{agent}' is to be version {program.version}, but {path} says: {found}.",
+                f"Install that version in the sandbox, or change its `version` in {program.setting}.",
+            )
+        raise AgentMissing(
+            f"The agent '{agent}' is not installed in the sandbox: no {program.command[0]!r} is there.",
+            f"Install it there, or name its path or its npm packages with {program.setting}.",
+        )
+
+
+async def _install(sandbox: Sandbox, agent: str, program: Program) -> None:
+    where = _directory(sandbox, agent, program)
+    env = {"npm_config_registry": program.registry} if program.registry else {}
+    launch = Launch(
+        ("sh", "-c", _INSTALL, "install", where, *program.packages),
+        sandbox.home,
+        env,
+        loopback=loopback_ports(program.registry),
+    )
+    done = await sandbox.run(launch, timeout=INSTALL_SECONDS)
+    if done.code:
+        last = " ".join(done.err.decode(errors="replace").split())[-500:] or f"exit code {done.code}"
+        raise AgentMissing(
+            f"{program.packages[0]} could not be installed in the sandbox: {last}",
+            "Check that the sandbox has npm and may reach its registry (SANDPIPER_EGRESS_ALLOW).",
+        )
+
+
+def _directory(sandbox: Sandbox, agent: str, program: Program) -> str:
+    """Of the version that is installed, so that a new pin of the packages is not taken for an old one."""
+    pinned = program.packages[0].rpartition("@")[2] if program.packages else ""
+    return f"{sandbox.home}/.sandpiper/agents/{agent}/{program.version or pinned or 'any'}"

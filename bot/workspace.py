@@ -1,0 +1,322 @@
+"""The session's own git worktree in the sandbox: code in as a bundle, commits out as a bundle.
+
+git runs on the sandbox's repository only inside the box, since the agent can write its config and
+hooks (workspace_scripts.py).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot import workspace_scripts as scripts
+from bot.errors import WorkspaceError
+from bot.last_words import LastWords
+from bot.models import CodeBundle, Launch, Place, Repository, Session, Work, branch_alias
+from bot.ports import Forge, Sandbox, Store
+
+BUNDLE_LIMIT = 512 * 1024 * 1024
+GIT_TIMEOUT = 300.0
+
+# The worktree's directory has the same name for ever: agents know their conversations by it.
+TREE = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """What stands between a worktree and the publishing of its branch.
+
+    files: changed or untracked (ignored ones excepted). nested: repositories inside of the worktree,
+    whose files git does not take in. operation: a rebase, merge … in progress. elsewhere: the branch
+    or commit that is checked out instead of the session's branch. gone: there is no worktree.
+    """
+
+    files: tuple[str, ...] = ()
+    nested: tuple[str, ...] = ()
+    operation: str = ""
+    elsewhere: str = ""
+    gone: bool = False
+
+    @property
+    def astray(self) -> bool:
+        """Is what lies in the worktree no part of the branch?"""
+        return bool(self.gone or self.operation or self.elsewhere)
+
+    @property
+    def askable(self) -> bool:
+        """Could the agent mend it?"""
+        return bool(self.files or self.nested or self.operation or self.elsewhere)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A session's work, and the commits that the forge has already, for the bundle to leave out."""
+
+    work: Work
+    known: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """commit: what can be published. ref: where all that lay in the worktree is, part of that or not."""
+
+    commit: str
+    ref: str
+
+
+def branch_name(session: Session) -> str:
+    """sandpiper/<issue or slack>-<slug>-<session8>: made once, unique, never renamed."""
+    origin = session.thread.id if session.thread.surface == "github" else session.thread.surface
+    words = unicodedata.normalize("NFKD", session.title).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:32].strip("-")
+    return "sandpiper/" + "-".join(part for part in (origin, slug, session.id[:8]) if part)
+
+
+class Workspaces:
+    """Opens sessions' workspaces and brings their commits out."""
+
+    def __init__(self, store: Store, forge: Forge, scratch: Path, git_name: str, git_email: str) -> None:
+        self._store = store
+        self._forge = forge
+        self._scratch = scratch
+        self._git_name = git_name
+        self._git_email = git_email
+        self._author = {
+            f"GIT_{who}_{what}": value
+            for who in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", git_name), ("EMAIL", git_email))
+        }
+
+    async def open(self, session: Session, sandbox: Sandbox, turn: int) -> Place:
+        """Bring in what is new on the forge and put the session's worktree on its branch."""
+        repository = _repository_of(session)
+        bare, tree = self._paths(session, sandbox)
+        have = (await self._sh(sandbox, session, scripts.HAVE, bare)).split()
+        incoming = self._scratch / f"in-{session.id}.bundle"
+        try:
+            bundle = await self._forge.bundle(repository, have, incoming)
+            inside = "" if bundle.empty else f"{sandbox.workspaces}/{session.id[:8]}/incoming.bundle"
+            if inside:
+                await sandbox.upload(incoming, inside)
+        finally:
+            incoming.unlink(missing_ok=True)
+        updates = "".join(f"update refs/remotes/origin/{name} {sha}\n" for name, sha in bundle.refs.items())
+        identity = (self._git_name, self._git_email)
+        await self._here(sandbox, session, scripts.FETCH, inside, *identity, stdin=updates.encode())
+        base = await self._base(session, repository, bundle)
+        branch = session.branch or branch_name(session)
+        out = await self._here(
+            *(sandbox, session, scripts.OPEN, base, _start_ref(turn), str(turn), session.published),
+            branch=branch,
+        )
+        base_sha, *said = out.rstrip("\n").split("\n")
+        notes = [_note(line, branch, base) for line in said if not (session.branch and line in _TOLD_ONCE)]
+        if base_sha == "-":
+            notes.append(f"The branch {branch} has no common history with origin/{base}: rebase it.")
+            base_sha = session.base_sha or bundle.refs[base]
+        if session.base and base != session.base:
+            notes.append(
+                f"{repository.full_name} has no branch {session.base} any more: I go on with {base}."
+            )
+        notes.append(await self._fate(session, repository, base))
+        await self._store.set_workspace(session.id, branch, base, base_sha)
+        return Place(
+            tree, self._visible(session, sandbox), branch, base, base_sha, tuple(filter(None, notes))
+        )
+
+    async def _fate(self, session: Session, repository: Repository, base: str) -> str:
+        """What people did with the session's pull request, where that changes what comes next."""
+        number = session.pull_request
+        state = await self._forge.pull_request_state(repository, number) if number else "open"
+        if state == "open":
+            return ""
+        if state == "merged":
+            return (
+                f"Pull request #{number} has been merged, so what comes now goes into a new one. Before you "
+                f"change anything, start from origin/{base}, and keep only what is not in it yet."
+            )
+        return f"Pull request #{number} has been closed without a merge; new work goes into a new one."
+
+    async def _base(self, session: Session, repository: Repository, bundle: CodeBundle) -> str:
+        """The branch that the work starts from; another one when it has been renamed or deleted."""
+        for base in (session.base, repository.default_branch):
+            if base in bundle.refs:
+                return base
+        base = (await self._forge.repository(str(repository.id))).default_branch
+        if base in bundle.refs:
+            return base
+        raise WorkspaceError(
+            f"{repository.full_name} has no branch '{base}'.",
+            "Choose another default branch in its settings, then try again."
+            if bundle.refs
+            else "Push a first commit to it, then try again.",
+        )
+
+    async def place(self, session: Session, sandbox: Sandbox) -> Place:
+        """Where an opened workspace is, without asking anybody."""
+        _, tree = self._paths(session, sandbox)
+        visible = self._visible(session, sandbox)
+        return Place(tree, visible, session.branch, session.base, session.base_sha)
+
+    async def changed(self, session: Session, sandbox: Sandbox, turn: int) -> bool:
+        """Did this turn move the branch?"""
+        return bool((await self._here(sandbox, session, scripts.CHANGED, _start_ref(turn))).strip())
+
+    async def unfinished(self, session: Session, sandbox: Sandbox, turn: int) -> Unfinished:
+        """What the agent has left in the way of publishing. It may still run."""
+        out = await self._here(sandbox, session, scripts.UNFINISHED, _start_ref(turn))
+        if out.strip() == "gone":
+            return Unfinished(gone=True)
+        operation, elsewhere, status = out.split("\n", 2)
+        files, nested = _uncommitted(status)
+        return Unfinished(files, nested, operation, elsewhere)
+
+    async def settle(self, session: Session, sandbox: Sandbox, turn: int) -> tuple[str, ...]:
+        """Put the worktree back onto its branch; what else was in progress goes onto the kept ref.
+        No process of the session's agent may run. Returns the changed and untracked files."""
+        args = (_start_ref(turn), kept_ref(turn), _KEPT)
+        files, _ = _uncommitted(await self._here(sandbox, session, scripts.SETTLE, *args))
+        return files
+
+    async def commit_all(self, session: Session, sandbox: Sandbox, message: str) -> None:
+        await self._here(sandbox, session, scripts.COMMIT_ALL, message)
+
+    async def keep(self, session: Session, sandbox: Sandbox, turn: int) -> Kept:
+        """Put everything, committed or not, on a recovery ref, and leave the worktree as it is. Where
+        that is no part of the branch (a rebase in progress …), the branch alone can be published."""
+        ref = kept_ref(turn)
+        out = await self._here(sandbox, session, scripts.KEEP, _start_ref(turn), ref, _KEPT)
+        return Kept(out.strip(), ref)
+
+    async def outgoing(self, session: Session, sandbox: Sandbox, commit: str = "") -> Outgoing | None:
+        """The branch's commits (or those up to `commit`) to publish; None when there are none, or the
+        forge has published them already. Raises WorkspaceError."""
+        out = await self._here(sandbox, session, scripts.WORK, session.base, commit)
+        head, base_sha, theirs, behind, *subjects = out.rstrip("\n").split("\n")
+        if base_sha == "-":
+            raise WorkspaceError(
+                f"The work has no common history with {session.base}.",
+                f"Tell me to put it onto origin/{session.base}.",
+                repeatable=False,
+            )
+        # Pushed is not published: a crash may have come before the pull request.
+        if head == base_sha or head == theirs == session.published:
+            return None
+        work = Work(session.branch, session.base, base_sha, head, len(subjects), tuple(subjects))
+        # Commits that are taken back are bundled again: without theirs nothing would be left of them.
+        new = theirs != "-" and behind == "-"
+        return Outgoing(work, (f"^{base_sha}", *([f"^{theirs}"] if new else [])))
+
+    async def adopt(self, session: Session, sandbox: Sandbox, commit: str) -> None:
+        """Put the session's branch onto a kept commit; files stay as they are."""
+        await self._here(sandbox, session, scripts.ADOPT, commit)
+
+    async def bundle(self, session: Session, sandbox: Sandbox, outgoing: Outgoing) -> Path:
+        """The commits as a bundle file of ours. The caller deletes it."""
+        inside = f"{sandbox.workspaces}/{session.id[:8]}/outgoing.bundle"
+        await self._here(sandbox, session, scripts.BUNDLE, inside, outgoing.work.head, *outgoing.known)
+        target = self._scratch / f"out-{session.id}.bundle"
+        await sandbox.download(inside, target, limit=BUNDLE_LIMIT)
+        return target
+
+    def alias(self, session: Session) -> str:
+        return branch_alias(_repository_of(session).id, session.branch)
+
+    def _paths(self, session: Session, sandbox: Sandbox) -> tuple[str, str]:
+        return (
+            f"{sandbox.repositories}/{_repository_of(session).id}.git",
+            f"{sandbox.workspaces}/{session.id[:8]}/{TREE}",
+        )
+
+    def _visible(self, session: Session, sandbox: Sandbox) -> tuple[str, ...]:
+        bare, _ = self._paths(session, sandbox)
+        return (f"{sandbox.workspaces}/{session.id[:8]}", bare)
+
+    async def _here(
+        self,
+        sandbox: Sandbox,
+        session: Session,
+        script: str,
+        *args: str,
+        branch: str = "",
+        stdin: bytes = b"",
+    ) -> str:
+        bare, tree = self._paths(session, sandbox)
+        branch = branch or session.branch or branch_name(session)
+        return await self._sh(sandbox, session, script, bare, tree, branch, *args, stdin=stdin)
+
+    async def _sh(
+        self, sandbox: Sandbox, session: Session, script: str, *args: str, stdin: bytes = b""
+    ) -> str:
+        launch = Launch(
+            argv=("/bin/sh", "-c", script, "sandpiper", *args),
+            cwd="/",
+            env={**scripts.SURROUNDINGS, **self._author},
+            visible=self._visible(session, sandbox),
+            ours=True,
+        )
+        result = await sandbox.run(launch, stdin=stdin, timeout=GIT_TIMEOUT)
+        if result.code != 0:
+            said = LastWords()
+            said.hear(result.err)
+            last = said.text().splitlines()[-5:]
+            raise WorkspaceError(
+                f"git in the sandbox failed: {' / '.join(last) or f'exit code {result.code}'}.",
+                f"Try again; if it stays so, an operator can move this repository's clone in {sandbox.id} "
+                "away, and it is made anew (docs/security.md).",
+            )
+        return result.out.decode(errors="replace")
+
+
+_TOLD_ONCE = ("submodules", "lfs")
+_KEPT = "Keep unfinished work\n\nThe turn ended before these changes were committed."
+
+
+def kept_ref(turn: int) -> str:
+    return f"refs/sandpiper/kept/turn-{turn}"
+
+
+def _start_ref(turn: int) -> str:
+    return f"refs/sandpiper/start/turn-{turn}"
+
+
+def _uncommitted(status: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of git's status: the files, and the repositories inside of the worktree."""
+    names = [entry[3:] for entry in status.split("\0") if len(entry) > 3]
+    return (
+        tuple(name for name in names if not name.endswith("/")),
+        tuple(name.rstrip("/") for name in names if name.endswith("/")),
+    )
+
+
+def _note(line: str, branch: str, base: str) -> str:
+    """What OPEN tells of, for the agent and for people."""
+    word, _, about = line.partition(" ")
+    match word:
+        case "diverged":
+            return (
+                f"The branch {branch} on GitHub and the one here have diverged. Merge origin/{branch} "
+                "before you change anything else."
+            )
+        case "moved":
+            return f"The worktree was not one of the repository any more. Its files are in {about}."
+        case "operation":
+            return f"A {about} is in progress in the worktree. Finish or abort it first."
+        case "elsewhere":
+            return (
+                f"The worktree is at {about}, with changes, and not on {branch}. Check {branch} out first: "
+                "only that is published."
+            )
+        case "submodules":
+            return "This repository has submodules. Their files are not brought in."
+        case "lfs":
+            return "This repository keeps files in Git LFS. Only their pointers are brought in."
+    return ""
+
+
+def _repository_of(session: Session) -> Repository:
+    if session.repository is None:
+        raise WorkspaceError("This session has no repository yet.")
+    return session.repository

@@ -1,0 +1,311 @@
+"""What the bot's git does inside a sandbox, as shell scripts.
+
+They get their values as arguments, never spliced into their text: $1 the clone that a person's sessions
+share, $2 the session's worktree, $3 its branch, then each script's own. What is published is read from
+the clone: the agent may have moved, broken or deleted its worktree.
+"""
+
+from __future__ import annotations
+
+# The clone's configuration is the agent's: what it names to be run by the bot's git commands is not.
+# (Filters are: without them git can't tell what has changed. They get nothing that the agent hasn't.)
+GIT = "git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c commit.gpgSign=false -c gc.auto=0"
+
+# The home's configuration counts for all of a person's sessions, so the bot's commands don't read it.
+SURROUNDINGS = {
+    "HOME": "/nonexistent",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C.UTF-8",
+}
+
+_HERE = f"""
+set -e
+bare=$1 tree=$2 branch=$3 heads=refs/heads/$3
+shift 3
+g() {{ {GIT} "$@"; }}
+b() {{ g --git-dir="$bare" "$@"; }}
+t() {{ g -C "$tree" "$@"; }}
+
+# Two sessions of one person share the clone: only one at a time changes its refs and worktrees.
+# The lock is in the box, so it holds whichever replica prepares there.
+alone() {{ mkdir -p "$bare"; exec 9>"$bare/sandpiper.lock"; flock 9; }}
+
+# $1 ref, $2 commit: a ref that only the bot writes, so that a lock on it is what a killed git left
+put() {{ rm -f "$bare/$1.lock"; b update-ref --no-deref "$1" "$2"; }}
+
+# Is the worktree there, and is it one of the clone's?
+ours() (
+  cd "$tree" 2>/dev/null && test -f .git || exit 1
+  common=$(g rev-parse --git-common-dir 2>/dev/null) && cd "$common" && common=$(pwd -P)
+  cd "$bare" && test "$common" = "$(pwd -P)"
+)
+
+# The locks that only the session's own agent can have held. Call it when that has ended.
+unlock() {{
+  rm -f "$bare/$heads.lock"
+  if ours; then
+    own=$(t rev-parse --absolute-git-dir)
+    rm -f "$own/index.lock" "$own/HEAD.lock"
+  fi
+}}
+
+has_branch() {{ b rev-parse -q --verify "$heads" >/dev/null; }}
+
+# $1 the turn's start ref. The agent may have renamed or deleted the branch.
+restore() {{ has_branch || put "$heads" "$(b rev-parse --verify "$1")"; }}
+
+# A git operation that is in progress in the worktree; nothing when there is none
+operation() {{
+  own=$(t rev-parse --absolute-git-dir)
+  for each in rebase-merge:rebase rebase-apply:rebase MERGE_HEAD:merge CHERRY_PICK_HEAD:cherry-pick \\
+    REVERT_HEAD:revert BISECT_LOG:bisect; do
+    if test -e "$own/${{each%%:*}}"; then echo "${{each##*:}}"; return; fi
+  done
+}}
+
+# Is HEAD, wherever it is, the branch with the agent's own new commits on it?
+ahead() {{
+  head=$(t rev-parse -q --verify HEAD) || return 1
+  test "$head" = "$(b rev-parse "$heads")" && return
+  b merge-base --is-ancestor "$heads" "$head" || return 1
+  test -z "$(b for-each-ref --count=1 --contains "$head" refs/remotes/origin)"
+}}
+
+# Where HEAD is, if that is neither the branch nor ahead of it
+elsewhere() {{
+  on=$(t symbolic-ref -q HEAD || true)
+  if test "$on" = "$heads" || ahead; then return; fi
+  if test -n "$on"; then echo "${{on#refs/heads/}}"; else t rev-parse --short=12 HEAD; fi
+}}
+
+# Repositories inside of the worktree: git would take in their commit's name, and none of their files.
+status() {{ t --no-optional-locks status --porcelain=v1 -z --untracked-files=all --no-renames; }}
+nested() {{ status | tr '\\0' '\\n' | sed -n 's,^?? \\(.*\\)/$,\\1,p'; }}
+
+add() {{
+  set -- .
+  while IFS= read -r each; do
+    test -z "$each" || set -- "$@" ":(exclude,literal)$each"
+  done <<END
+$(nested)
+END
+  t add -A -- "$@"
+}}
+
+# $1 ref, $2 message: a commit of everything, on a ref, with the worktree left as it is
+keep() {{
+  head=$(t rev-parse -q --verify HEAD || b rev-parse "$heads")
+  GIT_INDEX_FILE=$(mktemp -u); export GIT_INDEX_FILE
+  t read-tree "$head"
+  add
+  all=$(t write-tree)
+  rm -f "$GIT_INDEX_FILE"
+  unset GIT_INDEX_FILE
+  commit=$head
+  if test "$all" != "$(b rev-parse "$head^{{tree}}")"; then
+    commit=$(b commit-tree "$all" -p "$head" -m "$2")
+  fi
+  put "$1" "$commit"
+  echo "$commit"
+}}
+"""
+
+# $1 the clone
+HAVE = f"""
+cd "$1" 2>/dev/null || exit 0
+{GIT} for-each-ref --format='%(objectname)' refs/remotes/origin | sort -u |
+  {GIT} cat-file --batch-check | sed -n 's/ commit .*//p'
+"""
+
+# bundle ("" = nothing new), name, email; stdin: "update <ref> <sha>" lines
+FETCH = f"""{_HERE}
+alone
+if ! test -e "$bare/sandpiper.made"; then  # or not to its end
+  rm -f "$bare/HEAD.lock" "$bare/config.lock"
+  g init -q --bare "$bare"
+  : >"$bare/sandpiper.made"
+fi
+# Left by a git that was killed. Under refs/remotes/origin nobody else writes; the others an agent of
+# another session may hold, but not for seconds.
+find "$bare/refs/remotes/origin" -name '*.lock' -exec rm -f {{}} + 2>/dev/null || true
+for lock in "$bare/packed-refs.lock" "$bare/config.lock"; do
+  for try in 1 2; do test ! -e "$lock" || sleep 1; done
+  rm -f "$lock"
+done
+cd "$bare"
+g config gc.auto 0
+g config user.name "$2"
+g config user.email "$3"
+if test -n "$1"; then
+  g bundle unbundle "$1" >/dev/null
+  rm -f "$1"
+fi
+wanted=$(mktemp)
+cat >"$wanted"
+cut -d' ' -f2 "$wanted" | sort >"$wanted.refs"
+# What is gone goes first: it may stand where a directory of new names has to be.
+g for-each-ref --format='%(refname)' refs/remotes/origin | sort | comm -23 - "$wanted.refs" |
+  sed 's/^/delete /' | g update-ref --no-deref --stdin
+g update-ref --no-deref --stdin <"$wanted"
+rm -f "$wanted" "$wanted.refs"
+"""
+
+# base, the turn's start ref, the turn's number, the published commit or ""; prints base_sha (or "-"),
+# then a line for each thing to tell. A checkout that was broken off leaves no `.opened` beside it: no agent
+# has been there, and it is made anew.
+OPEN = f"""{_HERE}
+alone
+base=refs/remotes/origin/$1 start=$2 turn=$3 published=$4
+b worktree prune
+unlock
+said=
+if ! test -e "$tree.opened" || ! ours; then
+  if test -e "$tree.opened" && test -n "$(ls -A "$tree" 2>/dev/null)"; then
+    rm -rf "$tree.turn-$turn"
+    mv "$tree" "$tree.turn-$turn"
+    said="moved $tree.turn-$turn"
+  fi
+  rm -f "$tree.opened"
+  rm -rf "$tree"
+  mkdir -p "$(dirname "$tree")"
+  if has_branch; then
+    b worktree add -q -f -f --lock "$tree" "$branch"
+  elif b rev-parse -q --verify "refs/remotes/origin/$branch" >/dev/null; then
+    b worktree add -q -f -f --lock --no-track -b "$branch" "$tree" "refs/remotes/origin/$branch"
+  else
+    b worktree add -q -f -f --lock --no-track -b "$branch" "$tree" "$base"
+  fi
+  : >"$tree.opened"
+fi
+has_branch || b update-ref "$heads" "$(t rev-parse HEAD)"
+b merge-base "$heads" "$base" || echo -
+test -z "$said" || echo "$said"
+going=$(operation)
+if test -n "$going"; then
+  echo "operation $going"
+elif test "$(t symbolic-ref -q HEAD || true)" != "$heads"; then
+  where=$(elsewhere)
+  if test -z "$where"; then
+    b update-ref "$heads" "$(t rev-parse HEAD)"
+    t symbolic-ref HEAD "$heads"
+  else
+    t checkout -q --ignore-other-worktrees "$branch" -- 2>/dev/null || echo "elsewhere $where"
+  fi
+fi
+# What we published ourselves and the agent has rewritten since is no news of others.
+theirs=$(b rev-parse -q --verify "refs/remotes/origin/$branch" || true)
+if test -n "$theirs" && test "$theirs" != "$published" &&
+  ! b merge-base --is-ancestor "$theirs" "$heads"; then
+  if test "$(t symbolic-ref -q HEAD)" = "$heads" && b merge-base --is-ancestor "$heads" "$theirs" &&
+    t merge -q --ff-only "$theirs" >/dev/null 2>&1; then
+    echo forwarded
+  else
+    echo diverged
+  fi
+fi
+test ! -e "$tree/.gitmodules" || echo submodules
+! t grep -q 'filter=lfs' HEAD -- .gitattributes '*/.gitattributes' || echo lfs
+b rev-parse -q --verify "$start" >/dev/null || put "$start" "$(b rev-parse "$heads")"
+"""
+
+# the turn's start ref
+CHANGED = f"""{_HERE}
+test "$(b rev-parse "$heads")" = "$(b rev-parse -q --verify "$1")" || echo changed
+"""
+
+# the turn's start ref; prints "gone", or the operation in progress, where HEAD is if it is elsewhere (an
+# empty line each when not), and what is not committed, as git's status does
+UNFINISHED = f"""{_HERE}
+restore "$1"
+ours || {{ echo gone; exit; }}
+going=$(operation)
+echo "$going"
+if test -n "$going"; then echo; else where=$(elsewhere); echo "$where"; fi
+status
+"""
+
+# the turn's start ref, a ref to keep on, message: put the worktree onto the branch, with nothing in
+# progress. What that leaves behind is kept. Prints what is not committed then, as git's status does.
+SETTLE = f"""{_HERE}
+restore "$1"
+unlock
+ours || exit 0
+going=$(operation)
+if test -z "$going" && test -z "$(elsewhere)"; then
+  b update-ref "$heads" "$(t rev-parse HEAD)"
+  t symbolic-ref HEAD "$heads"
+  status
+  exit 0
+fi
+keep "$2" "$3" >/dev/null
+for each in rebase am cherry-pick revert merge; do t $each --quit >/dev/null 2>&1 || true; done
+for each in rebase-merge rebase-apply MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD; do rm -rf "$own/$each"; done
+rm -f "$own"/BISECT_*
+t symbolic-ref HEAD "$heads"
+t reset -q --hard
+t clean -fdq
+status
+"""
+
+# message
+COMMIT_ALL = f"""{_HERE}
+unlock
+add
+t diff-index --cached --quiet HEAD && exit 0
+t commit -q --no-verify -m "$1"
+"""
+
+# the turn's start ref, a ref to keep on, message; prints the commit to publish: without what is in the
+# worktree, if that is no part of the branch
+KEEP = f"""{_HERE}
+restore "$1"
+unlock
+if ! ours; then
+  b rev-parse "$heads"
+  exit
+fi
+commit=$(keep "$2" "$3")
+going=$(operation)
+where=$(elsewhere)
+if test -n "$going$where"; then commit=$(b rev-parse "$heads"); fi
+echo "$commit"
+"""
+
+# base, commit ("" = the branch's); prints head, base_sha or "-" (no common history), theirs or "-",
+# "behind" when theirs holds head, else "-", then subjects
+WORK = f"""{_HERE}
+head=$(b rev-parse --verify "${{2:-$heads}}^{{commit}}")
+base=$(b merge-base "$head" "refs/remotes/origin/$1" || echo -)
+theirs=$(b rev-parse -q --verify "refs/remotes/origin/$branch" || echo -)
+behind=-
+if test "$theirs" != - && b merge-base --is-ancestor "$head" "$theirs"; then behind=behind; fi
+printf '%s\\n' "$head" "$base" "$theirs" "$behind"
+test "$base" = - || b log --format=%s --no-show-signature "$base..$head"
+"""
+
+# commit: move the branch onto a kept commit without touching a file
+ADOPT = f"""{_HERE}
+unlock
+if has_branch; then
+  if b merge-base --is-ancestor "$1" "$heads" || ! b merge-base --is-ancestor "$heads" "$1"; then exit 0; fi
+fi
+if ours && test "$(t symbolic-ref -q HEAD)" = "$heads" && has_branch; then
+  t reset -q --mixed "$1"
+else
+  b update-ref "$heads" "$1"
+fi
+"""
+
+# target, head, then commits the forge has
+BUNDLE = f"""{_HERE}
+target=$1 head=$2
+shift 2
+mkdir -p "$(dirname "$target")"
+rm -rf -- "$target" "$target.lock"
+put "refs/sandpiper/outgoing/$branch" "$head"
+b bundle create -q "$target" "refs/sandpiper/outgoing/$branch" "$@"
+"""

@@ -1,0 +1,194 @@
+"""Inputs: each session's ordered log of what people said to the agent, every row with a fate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bot.models import Choice, Fate, Identity, Input, Mark, Mode, NewInput, Saying, SayingKind, ThreadKey
+from storage import outbox, sessions
+from storage.database import Row, Tx
+from storage.encoding import CHOICE, REF, dump, dump_optional, load, load_optional
+
+
+def add(
+    tx: Tx, session: str, new: NewInput, mode: Mode, thread: ThreadKey, turn: int | None, opening: bool
+) -> Input:
+    """A pending row. `turn` None: it waits for the next one. `opening`: in before the agent ran."""
+    return _input(
+        tx.single(
+            "INSERT INTO inputs (session, message_key, surface, tenant, account, name, sent, text, ref,"
+            " background, mode, fate, turn, opening, thread, choice, at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?) RETURNING *",
+            session,
+            new.message_key,
+            new.author.surface,
+            new.author.tenant,
+            new.author.user,
+            new.author.name,
+            new.sent,
+            new.text,
+            dump_optional(REF, new.ref),
+            new.background,
+            mode,
+            turn,
+            int(opening),
+            str(thread),
+            dump(CHOICE, new.choice) if new.choice else "",
+            tx.now,
+        )
+    )
+
+
+def of_message(tx: Tx, key: str) -> tuple[str, Input] | None:
+    """The input that a message became, and its session."""
+    row = tx.one("SELECT * FROM inputs WHERE message_key = ?", key)
+    return None if row is None else (row["session"], _input(row))
+
+
+def of_turn(tx: Tx, turn: int) -> Sequence[Input]:
+    return [_input(row) for row in tx.all("SELECT * FROM inputs WHERE turn = ? ORDER BY sent, id", turn)]
+
+
+def authors(tx: Tx, session: str) -> Sequence[Identity]:
+    rows = tx.all(
+        "SELECT * FROM inputs WHERE session = ? AND fate IN ('written', 'consumed') ORDER BY sent, id",
+        session,
+    )
+    said = [_input(row).author for row in rows]
+    return list({(one.surface, one.tenant, one.user): one for one in said}.values())
+
+
+def pending(tx: Tx, turn: int) -> tuple[Input, ...]:
+    rows = tx.all("SELECT * FROM inputs WHERE turn = ? AND fate = 'pending' ORDER BY sent, id", turn)
+    return tuple(_input(row) for row in rows)
+
+
+def left_over(tx: Tx, session: str) -> Sequence[Input]:
+    """What no turn has consumed, without what is held."""
+    rows = tx.all(
+        "SELECT * FROM inputs WHERE session = ? AND fate IN ('pending', 'written', 'deferred')"
+        " ORDER BY sent, id",
+        session,
+    )
+    return [_input(row) for row in rows]
+
+
+def hand_over(tx: Tx, session: str, turn: int) -> int:
+    """Everything unsettled of the session, held or not, opens this turn. Returns how many."""
+    handed = tx.run(
+        "UPDATE inputs SET fate = 'pending', turn = ?, opening = 1 WHERE session = ?"
+        " AND fate IN ('pending', 'written', 'deferred', 'held')",
+        turn,
+        session,
+    )
+    for one in of_turn(tx, turn):
+        sessions.choose(tx, session, one.choice)
+    return handed
+
+
+def hold(tx: Tx, session: str) -> None:
+    """Keep what is left over for the next message to start."""
+    tx.run(
+        "UPDATE inputs SET fate = 'held', turn = NULL WHERE session = ?"
+        " AND fate IN ('pending', 'written', 'deferred')",
+        session,
+    )
+
+
+def hold_opening(tx: Tx, turn: int) -> int:
+    """Keep what this turn was opened with and did not consume. Returns how many."""
+    return tx.run(
+        "UPDATE inputs SET fate = 'held', turn = NULL WHERE turn = ? AND opening = 1"
+        " AND fate IN ('pending', 'written', 'deferred')",
+        turn,
+    )
+
+
+def hold_handed_back(tx: Tx, turn: int) -> int:
+    """Keep what this turn was opened with, was given to its agent, and came back. Returns how many."""
+    return tx.run(
+        "UPDATE inputs SET fate = 'held', turn = NULL WHERE turn = ? AND opening = 1"
+        " AND fate IN ('written', 'deferred')",
+        turn,
+    )
+
+
+def write_again(tx: Tx, turn: int) -> None:
+    tx.run("UPDATE inputs SET fate = 'pending' WHERE turn = ? AND fate = 'written'", turn)
+
+
+def settle(
+    tx: Tx, turn: int, written: Sequence[int], consumed: Sequence[int], deferred: Sequence[int]
+) -> None:
+    """What a step did to the turn's inputs. A fate never goes back."""
+    for id in written:
+        tx.run("UPDATE inputs SET fate = 'written' WHERE id = ? AND turn = ? AND fate = 'pending'", id, turn)
+    for id in consumed:
+        row = tx.one(
+            "UPDATE inputs SET fate = 'consumed' WHERE id = ? AND turn = ?"
+            " AND fate IN ('pending', 'written', 'deferred') RETURNING *",
+            id,
+            turn,
+        )
+        if row is not None:
+            acknowledge(tx, _input(row), Mark.CONSUMED)
+    for id in deferred:
+        row = tx.one(
+            "UPDATE inputs SET fate = 'deferred' WHERE id = ? AND turn = ?"
+            " AND fate IN ('pending', 'written') RETURNING *",
+            id,
+            turn,
+        )
+        if row is not None:
+            acknowledge(tx, _input(row), Mark.QUEUED)
+
+
+def replace_text(tx: Tx, id: int, text: str, by: Identity) -> None:
+    tx.run(
+        "UPDATE inputs SET text = ?, surface = ?, tenant = ?, account = ?, name = ? WHERE id = ?",
+        text,
+        by.surface,
+        by.tenant,
+        by.user,
+        by.name,
+        id,
+    )
+
+
+def drop(tx: Tx, dropped: Input) -> None:
+    tx.run("UPDATE inputs SET fate = ? WHERE id = ?", Fate.DROPPED, dropped.id)
+    acknowledge(tx, dropped, Mark.DROPPED)
+
+
+def acknowledge(tx: Tx, about: Input, mark: Mark) -> None:
+    """Put a receipt for the input's message into the outbox, when there is a message to mark."""
+    if about.ref is None:
+        return
+    outbox.put(
+        tx,
+        Saying(
+            key=f"receipt:{about.id}:{mark}",
+            kind=SayingKind.RECEIPT,
+            thread=about.thread,
+            ref=about.ref,
+            mark=mark,
+            turn=about.turn,
+        ),
+    )
+
+
+def _input(row: Row) -> Input:
+    return Input(
+        id=row["id"],
+        message_key=row["message_key"],
+        author=Identity(row["surface"], row["tenant"], row["account"], row["name"]),
+        sent=row["sent"],
+        text=row["text"],
+        ref=load_optional(REF, row["ref"]),
+        background=row["background"],
+        mode=Mode(row["mode"]),
+        fate=Fate(row["fate"]),
+        turn=row["turn"],
+        thread=ThreadKey.parse(row["thread"]),
+        choice=load(CHOICE, row["choice"]) if row["choice"] else Choice(),
+    )

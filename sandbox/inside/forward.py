@@ -1,0 +1,278 @@
+"""The first program in a local sandbox: leads its loopback to the egress proxy and runs the command.
+
+    forward.py [--socket PATH --port 3128 [--loopback PORT]…] [--env-fd N] [--limit NAME=N]… -- CMD ARG…
+
+This file stands alone (Python 3.9+, standard library only). It listens on 127.0.0.1:<port> as the HTTP
+proxy, and on 127.0.0.1:<loopback> for each service that the operator named, so that its address means the
+same inside as outside. Everything goes to the proxy's unix socket, which is tried again for minutes while
+the proxy restarts. Without --socket it only prepares and runs the command.
+
+--env-fd: read more environment from this descriptor (NAME=VALUE, a NUL after each), so that secrets stand
+in no argv and not in the environment of process 1. --limit: a resource limit (nofile, nproc, fsize, …) for
+the command.
+
+The command stays in our process group. INT, TERM and HUP are sent to the whole group by whoever minds it,
+so we don't pass them on (the command would get them twice) and don't die of them: we end when the command
+does, with its code (128 + N when signal N killed it), and collect any orphans until then.
+
+Every program in a box starts with this one, also the many short ones, so its own start is kept short. What
+serves connections is imported with the first of them. `_signal` and `_socket` are the bare halves of signal
+and socket: these two make enums of all their names, which takes longer than everything else here.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]
+import _socket
+import errno
+import fcntl
+import os
+import resource
+import select
+import struct
+import sys
+import time
+from _thread import start_new_thread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+PATIENCE = 300.0  # seconds for which a lost proxy is tried again
+BUFFER = 1 << 16
+USAGE = "usage: forward.py [--socket PATH --port N [--loopback N]…] [--env-fd N] [--limit NAME=N]… -- CMD…"
+
+
+class Options:
+    def __init__(self, words: list[str]) -> None:
+        self.socket = ""
+        self.port = 3128
+        self.loopback: list[int] = []
+        self.env_fd = -1
+        self.limits: list[tuple[str, int]] = []
+        while words and words[0] != "--":
+            name, value, words = words[0], words[1], words[2:]
+            if name == "--socket":
+                self.socket = value
+            elif name == "--port":
+                self.port = int(value)
+            elif name == "--loopback":
+                self.loopback.append(int(value))
+            elif name == "--env-fd":
+                self.env_fd = int(value)
+            elif name == "--limit":
+                limit, _, number = value.partition("=")
+                self.limits.append((limit, int(number)))
+            else:
+                raise ValueError(f"{name} is unknown")
+        self.command = words[1:]
+        if not self.command:
+            raise ValueError("there is no command")
+
+
+def raise_loopback() -> None:
+    """A fresh network namespace has its loopback interface down, unless whoever made it was kind."""
+    get_flags, set_flags, up = 0x8913, 0x8914, 1
+    any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    request = struct.pack("16sh22x", b"lo", 0)
+    flags = struct.unpack("16sh22x", fcntl.ioctl(any_socket, get_flags, request))[1]
+    if not flags & up:
+        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh22x", b"lo", flags | up))
+    any_socket.close()
+
+
+def listen(port: int) -> _socket.socket:
+    listener = _socket.socket()
+    listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(128)
+    return listener
+
+
+def accept(listener: _socket.socket, path: str, greeting: bytes) -> None:
+    """Join each connection to the proxy, forever."""
+    select.select([listener], [], [])
+    import socket
+    import threading
+
+    door = socket.socket(fileno=listener.detach())
+    while True:
+        try:
+            near, _ = door.accept()
+        except OSError:  # out of descriptors: those that are open will close
+            time.sleep(0.1)
+            continue
+        threading.Thread(target=serve, args=(near, path, greeting), daemon=True).start()
+
+
+def serve(near: socket.socket, path: str, greeting: bytes) -> None:
+    with near:
+        try:
+            lead(near, path, greeting)
+        except OSError:  # when one end goes away, so does the other
+            pass
+
+
+def lead(near: socket.socket, path: str, greeting: bytes) -> None:
+    try:
+        far = reach(path)
+    except OSError as error:
+        why = f"sandpiper: the egress proxy does not answer: {error.strerror}\n"
+        near.sendall(f"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n{why}".encode())
+        return
+    with far:
+        if greeting:
+            reply = tunnel(far, greeting)
+            if not reply.startswith(b"HTTP/1.1 200 "):
+                near.sendall(reply)
+                return
+        join(near, far)
+
+
+def reach(path: str) -> socket.socket:
+    import socket
+
+    until = time.monotonic() + PATIENCE
+    pause = 0.02
+    while True:
+        far = socket.socket(socket.AF_UNIX)
+        try:
+            far.connect(path)
+            return far
+        except OSError as error:
+            far.close()
+            waiting = (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN)
+            if error.errno not in waiting or time.monotonic() > until:
+                raise
+        time.sleep(pause)
+        pause = min(pause * 1.5, 1.0)
+
+
+def tunnel(far: socket.socket, greeting: bytes) -> bytes:
+    """Ask for a tunnel; returns the proxy's answer, all of it when it is a refusal."""
+    far.sendall(greeting)
+    reply = b""
+    while b"\r\n\r\n" not in reply:
+        byte = far.recv(1)  # not one more, for what follows belongs to the tunnel
+        if not byte:
+            return reply
+        reply += byte
+    if not reply.startswith(b"HTTP/1.1 200 "):
+        while more := far.recv(BUFFER):
+            reply += more
+    return reply
+
+
+def join(one: socket.socket, other: socket.socket) -> None:
+    """Carry bytes both ways until both sides have said all they had to say."""
+    import threading
+
+    back = threading.Thread(target=carry, args=(other, one), daemon=True)
+    back.start()
+    carry(one, other)
+    back.join()
+
+
+def carry(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(BUFFER):
+            target.sendall(data)
+        target.shutdown(_socket.SHUT_WR)
+    except OSError:  # one end went away: let the other direction end too
+        for end in (source, target):
+            try:
+                end.shutdown(_socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def environment(options: Options) -> dict[str, str]:
+    env = dict(os.environ)
+    if options.env_fd >= 0:
+        with os.fdopen(options.env_fd, encoding="utf-8", newline="") as file:
+            for entry in file.read().split("\0")[:-1]:
+                name, _, value = entry.partition("=")
+                env[name] = value
+    if options.socket:
+        proxy = f"http://127.0.0.1:{options.port}"
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            env[name] = env[name.lower()] = proxy
+        env["NO_PROXY"] = env["no_proxy"] = "localhost,127.0.0.1,::1"
+        env["NODE_USE_ENV_PROXY"] = "1"  # Node's own fetch asks for this (24 and later)
+    return env
+
+
+def run(options: Options) -> int:
+    # Nothing of the bot's may stay open in the box.
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208 importing pathlib costs milliseconds
+        if int(name) not in (0, 1, 2, options.env_fd):
+            try:
+                os.close(int(name))
+            except OSError:
+                pass
+    env = environment(options)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    if options.socket:
+        raise_loopback()
+        listeners = [(listen(options.port), b"")]
+        for port in options.loopback:
+            greeting = f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+            listeners.append((listen(port), greeting))
+    child = os.fork()  # before any thread exists
+    if child == 0:
+        execute(options, env)
+    if options.socket:
+        for listener, greeting in listeners:
+            start_new_thread(accept, (listener, options.socket, greeting))
+    # What stdin holds is the command's; when it closes its end, the writer shall notice.
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    while True:
+        pid, status = os.wait()  # also collects the orphans of others when we are process 1
+        if pid == child:
+            return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def execute(options: Options, env: dict[str, str]) -> None:
+    """In the child: become the command."""
+    code = 126
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        for name, value in options.limits:
+            limit = getattr(resource, f"RLIMIT_{name.upper()}")
+            hard = resource.getrlimit(limit)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(limit, (value, value))
+        os.execvpe(options.command[0], options.command, env)  # noqa: S606 that is the whole point
+    except (OSError, ValueError, AttributeError) as error:
+        why = f"cannot be started: {error}"
+        if isinstance(error, FileNotFoundError):
+            code = 127
+            if is_there(options.command[0], env):
+                why = "is there, but not the interpreter or loader that it names"
+        sys.stderr.write(f"sandpiper: {options.command[0]} {why}\n")
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def is_there(program: str, env: dict[str, str]) -> bool:
+    places = [""] if "/" in program else os.get_exec_path(env)
+    return any(os.path.isfile(os.path.join(place, program)) for place in places)  # noqa: PTH113, PTH118
+
+
+def main() -> None:
+    try:
+        options = Options(sys.argv[1:])
+    except (ValueError, IndexError) as error:
+        raise SystemExit(f"{error}\n{USAGE}") from None
+    code = run(options)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

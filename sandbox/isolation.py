@@ -1,0 +1,226 @@
+"""What stands between a program and the bot's machine: bubblewrap, or (by name only) nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from bot.errors import ProviderUnavailable, SandboxError
+from bot.models import Launch
+from sandbox import bubblewrap
+from sandbox.bubblewrap import ETC_FILES, Command, Options, Place
+from sandbox.execute import execute
+from sandbox.local_egress import Egress
+from sandbox.process import INSIDE, helper
+
+log = logging.getLogger(__name__)
+
+CHECK_TIMEOUT = 20.0
+OTHERWISE = (
+    "Or choose another provider; or, for code and people you trust, set SANDPIPER_SANDBOX_UNSAFE=true."
+)
+
+
+class Isolation(Protocol):
+    warning: str  # what every status repeats; "" = none
+
+    def paths(self, place: Place) -> tuple[str, str, str]:
+        """Home, workspaces and repositories, as programs see them."""
+        ...
+
+    async def ready(self, place: Place, launch: Launch) -> None:
+        """Before each program: have what it sees and needs beside the box. Raises SandboxError."""
+        ...
+
+    async def keep(self, place: Place) -> None:
+        """While programs run: have up again what they need beside the box. Raises SandboxError."""
+        ...
+
+    def command(self, place: Place, launch: Launch, *, env_fd: int, brief: bool) -> Command:
+        """The command line of this machine for a launch. Raises SandboxError."""
+        ...
+
+    def reaching(self, place: Place, path: str) -> tuple[str, ...]:
+        """What must be visible for a path to be reached. Raises SandboxError when nothing leads there."""
+        ...
+
+    async def check(self, place: Place) -> None:
+        """Can it work here? Raises ProviderUnavailable with the cause and the mend."""
+        ...
+
+    async def stop(self, place: Place) -> None:
+        """After the last program: nothing of the sandbox's keeps running beside it."""
+        ...
+
+    def denied(self, place: Place, since: int) -> tuple[int, tuple[str, ...]]:
+        """The hosts refused since a mark, and the new mark."""
+        ...
+
+
+class Bubblewrap:
+    """Every program in a box of its own, with the sandbox's egress proxy as the only way out."""
+
+    warning = ""
+
+    def __init__(self, options: Options, allow: Iterable[str]) -> None:
+        self._options = options
+        self._allow = tuple(allow)
+        self._egress: dict[Path, Egress] = {}
+        self._prepared: set[Path] = set()
+
+    def paths(self, place: Place) -> tuple[str, str, str]:
+        return bubblewrap.HOME, bubblewrap.WORKSPACES, bubblewrap.REPOSITORIES
+
+    async def ready(self, place: Place, launch: Launch) -> None:
+        if place.root not in self._prepared:  # the first time in this life of the bot
+            place.etc.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name, text in ETC_FILES.items():
+                (place.etc / name).write_text(text, encoding="utf-8")
+            self._prepared.add(place.root)
+        for path in launch.visible:
+            bubblewrap.on_host(place, path).mkdir(mode=0o700, exist_ok=True)
+        await self._way_out(place, launch.loopback)
+
+    async def keep(self, place: Place) -> None:
+        await self._way_out(place)
+
+    async def _way_out(self, place: Place, loopback: Sequence[int] = ()) -> None:
+        ports = (*self._options.loopback, *loopback)
+        await self._proxy(place).ensure(f"127.0.0.1:{port}" for port in ports)
+
+    def command(self, place: Place, launch: Launch, *, env_fd: int, brief: bool) -> Command:
+        return bubblewrap.build(place, launch, self._options, env_fd=env_fd, brief=brief)
+
+    def reaching(self, place: Place, path: str) -> tuple[str, ...]:
+        return bubblewrap.reaching(path)
+
+    async def stop(self, place: Place) -> None:
+        await self._proxy(place).stop()
+        self._egress.pop(place.root, None)
+        self._prepared.discard(place.root)
+
+    def denied(self, place: Place, since: int) -> tuple[int, tuple[str, ...]]:
+        return self._proxy(place).denied(since)
+
+    async def check(self, place: Place) -> None:
+        if shutil.which("bwrap") is None:
+            raise ProviderUnavailable(
+                "bubblewrap is not installed, so there are no local sandboxes.",
+                f"Install it (apt install bubblewrap, or dnf install bubblewrap). {OTHERWISE}",
+            )
+        if self._options.python() is None:
+            raise ProviderUnavailable(
+                "There is no python3 that a local sandbox could use (one below /usr).",
+                "Install it (apt install python3), or name a toolchain in SANDPIPER_SANDBOX_TOOLS.",
+            )
+        for tool in self._options.tools:
+            if not tool.is_dir():
+                raise ProviderUnavailable(f"SANDPIPER_SANDBOX_TOOLS names {tool}, which is no directory.")
+        if os.geteuid() == 0:
+            log.warning("The bot runs as root, and so do its local sandboxes; an ordinary user is safer.")
+        try:
+            await self.ready(place, PROBE)
+            result = await execute(
+                lambda fd: self.command(place, PROBE, env_fd=fd, brief=True), stdin=b"", timeout=CHECK_TIMEOUT
+            )
+        except SandboxError as error:
+            raise ProviderUnavailable(
+                f"Local sandboxes do not work here: {error.what}", error.mend
+            ) from error
+        if result.code != 0:
+            said = result.err.decode(errors="replace").strip() or f"exit code {result.code}"
+            raise ProviderUnavailable(
+                f"Local sandboxes do not work here: {said}.", f"{mend(said)} {OTHERWISE}"
+            )
+
+    def _proxy(self, place: Place) -> Egress:
+        if place.root not in self._egress:
+            self._egress[place.root] = Egress(place.egress, self._allow)
+        return self._egress[place.root]
+
+
+PROBE = Launch(("true",), cwd=bubblewrap.HOME)
+
+# Kernel switches that keep unprivileged users from making namespaces: file, the value that does, mend.
+SWITCHES = (
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "AppArmor restricts user namespaces: give bwrap a profile, or sysctl -w"
+        " kernel.apparmor_restrict_unprivileged_userns=0.",
+    ),
+    (
+        "/proc/sys/kernel/unprivileged_userns_clone",
+        "0",
+        "User namespaces are switched off: sysctl -w kernel.unprivileged_userns_clone=1.",
+    ),
+    (
+        "/proc/sys/user/max_user_namespaces",
+        "0",
+        "User namespaces are switched off: sysctl -w user.max_user_namespaces=15000.",
+    ),
+)
+
+
+def mend(said: str, switches: Sequence[tuple[str, str, str]] = SWITCHES) -> str:
+    """What an operator can do about bwrap's refusal."""
+    if "nknown option" in said:
+        return "This bubblewrap is too old: version 0.8 or newer is needed."
+    for path, off, advice in switches:
+        if Path(path).exists() and Path(path).read_text(encoding="utf-8").strip() == off:
+            return advice
+    if "namespace" in said or "uid map" in said or "proc" in said:
+        return (
+            "This machine does not let the bot make namespaces. In a container, start it with"
+            " --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+            " --security-opt systempaths=unconfined."
+        )
+    return "Run `bwrap --ro-bind / / true` as the bot's user to see the cause."
+
+
+class Unisolated:
+    """No box at all: programs run as the bot's own user. Only where somebody asked for it by name."""
+
+    warning = "unsafe: agents run without isolation, as the bot's own user on its machine"
+
+    def paths(self, place: Place) -> tuple[str, str, str]:
+        return str(place.home), str(place.workspaces), str(place.repositories)
+
+    async def ready(self, place: Place, launch: Launch) -> None:
+        for path in launch.visible:
+            Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    async def keep(self, place: Place) -> None:
+        pass
+
+    def command(self, place: Place, launch: Launch, *, env_fd: int, brief: bool) -> Command:
+        path = os.environ.get("PATH", os.defpath)
+        env = {
+            "PATH": path if launch.ours else f"{place.home / '.local' / 'bin'}:{path}",
+            "HOME": str(place.home),
+            "LANG": "C.UTF-8",
+            "SANDPIPER_PROGRAMS": str(INSIDE),
+            **launch.env,
+            **launch.secrets,
+        }
+        # The same first program as in a box, so that both start, fail and end alike.
+        forward = helper(INSIDE / "forward.py", "--")
+        return Command((*forward, *launch.argv), env, launch.cwd)
+
+    def reaching(self, place: Place, path: str) -> tuple[str, ...]:
+        if place.root not in Path(path).parents or ".." in Path(path).parts:
+            raise SandboxError(f"{path} is outside the sandbox.")
+        return ()
+
+    async def check(self, place: Place) -> None:
+        log.warning("Local sandboxes are unsafe: %s", self.warning)
+
+    async def stop(self, place: Place) -> None:
+        pass
+
+    def denied(self, place: Place, since: int) -> tuple[int, tuple[str, ...]]:
+        return since, ()

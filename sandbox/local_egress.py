@@ -1,0 +1,119 @@
+"""The egress proxy of a local sandbox, seen from the bot: started, given its rules, asked what it refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from bot.errors import SandboxError
+from sandbox.process import INSIDE, helper, run_helper
+
+PROGRAM = INSIDE / "egress.py"
+
+# Where agents' models live, and where builds and tests fetch what they need.
+DEFAULT_ALLOW = (
+    "api.anthropic.com:443",
+    "console.anthropic.com:443",
+    "platform.claude.com:443",
+    "api.openai.com:443",
+    "auth.openai.com:443",
+    "chatgpt.com:443",
+    "openrouter.ai:443",
+    "generativelanguage.googleapis.com:443",
+    "models.dev:443",
+    "registry.npmjs.org:443",
+    "registry.yarnpkg.com:443",
+    "pypi.org:443",
+    "files.pythonhosted.org:443",
+    "crates.io:443",
+    "index.crates.io:443",
+    "static.crates.io:443",
+    "proxy.golang.org:443",
+    "sum.golang.org:443",
+    "rubygems.org:443",
+    "index.rubygems.org:443",
+    "repo.maven.apache.org:443",
+    "repo1.maven.org:443",
+    "plugins.gradle.org:443",
+    "repo.packagist.org:443",
+)
+
+
+class Egress:
+    """One sandbox's proxy. It outlives the bot, and is found again by its directory."""
+
+    def __init__(self, directory: Path, allow: Iterable[str]) -> None:
+        self._directory = directory
+        self._allow = tuple(allow)
+        self._loopback: set[str] = set()
+        self._told = False  # whether the running proxy has our rules
+        self._lock = asyncio.Lock()
+
+    @property
+    def mount(self) -> Path:
+        """The directory to show in the box; it holds the socket and nothing else."""
+        return self._directory / "box"
+
+    async def ensure(self, loopback: Iterable[str]) -> None:
+        """Have it run, with our rules and these services of this machine. Raises SandboxError.
+
+        A service once named stays reachable until the sandbox stops, for a process that uses it may
+        have been started by an earlier life of the bot.
+        """
+        async with self._lock:
+            if not self._told:
+                self._loopback |= self._remembered()
+            wanted = self._loopback | set(loopback)
+            if self._told and wanted == self._loopback and self._is_up():
+                return
+            self._loopback = wanted
+            config = {"allow": self._allow, "loopback": sorted(wanted)}
+            argv = helper(PROGRAM, "start", "--dir", str(self._directory))
+            code, _, err = await run_helper(argv, json.dumps(config).encode())
+            if code != 0:
+                raise SandboxError(
+                    f"The egress proxy could not be started: {err.splitlines()[-1] if err else code}."
+                )
+            self._told = True
+
+    async def stop(self) -> None:
+        async with self._lock:
+            self._told, self._loopback = False, set()
+            code, _, err = await run_helper(helper(PROGRAM, "stop", "--dir", str(self._directory)), b"")
+            if code != 0:
+                raise SandboxError(
+                    f"The egress proxy could not be stopped: {err.splitlines()[-1] if err else code}."
+                )
+            (self._directory / "egress.json").unlink(missing_ok=True)
+
+    def denied(self, since: int) -> tuple[int, tuple[str, ...]]:
+        """What was refused since a mark (a number of lines), each "host:port" once."""
+        try:
+            lines = (self._directory / "denied.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return since, ()
+        entries = [json.loads(line) for line in lines[since:]]
+        return len(lines), tuple(f"{entry['host']}:{entry['port']}" for entry in entries)
+
+    def _remembered(self) -> set[str]:
+        try:
+            config = json.loads((self._directory / "egress.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return set()
+        return set(config["loopback"])
+
+    def _is_up(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as link, contextlib.suppress(OSError):
+            link.setblocking(False)
+            place = os.open(self.mount, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                link.connect(f"/proc/self/fd/{place}/proxy.sock")
+                return True
+            finally:
+                os.close(place)
+        return False

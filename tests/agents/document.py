@@ -1,0 +1,98 @@
+"""Writes the tables of docs/agents.md: from what codecs declare, and from what the suite saw real agents do.
+
+`make verify` runs it after the suite, which leaves docs/agents-verified.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bot.agents.acp import GENERIC
+from bot.agents.claude import ClaudeCodec
+from bot.agents.codec import Capabilities, Steering
+from bot.agents.codex import CodexCodec
+from bot.agents.opencode import OpenCodeCodec
+from bot.app_agents import PINS
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, VERIFIED = DOCS / "agents.md", DOCS / "agents-verified.json"
+BEGIN, END = "<!-- {}: written by make verify -->\n", "<!-- end of {} -->"
+
+CAPABLE: Mapping[str, Capabilities] = {
+    "claude": ClaudeCodec.capabilities,
+    "codex": CodexCodec.capabilities,
+    "opencode": OpenCodeCodec.capabilities,
+    "any other (ACP)": GENERIC,
+}
+
+STEERED = {
+    Steering.NATIVE: "the running turn takes it in",
+    Steering.INTERRUPT: "the agent is interrupted and goes on with it in the same turn, and people are told; "
+    "where it says that it can be steered, it is",
+    Steering.QUEUE: "the next turn gets it",
+}
+
+ROWS: Sequence[tuple[str, Callable[[Capabilities], str]]] = (
+    ("a message during a turn", lambda can: STEERED[can.steering]),
+    ("goes on in a new process", lambda can: _yes(can.resume)),
+    ("stops in the middle of a tool", lambda can: _yes(can.interrupt)),
+    ("asks before it acts (`ask`, `plan`)", lambda can: _yes(can.approvals)),
+    ("puts questions to people", lambda can: _yes(can.questions)),
+    ("shows its plan", lambda can: _yes(can.plan)),
+    ("tells what it costs", lambda can: _yes(can.cost)),
+    ("is shown pictures", lambda can: "yes" if can.images else "is told their paths"),
+    ("`effort=`", lambda can: ", ".join(can.efforts) or "no"),
+)
+
+SIGNS = {"passed": "✓", "failed": "✗", "skipped": "–"}
+
+
+def tables(verified: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
+    return {"capabilities": _capabilities(), "verified": _verified(verified)}
+
+
+def _capabilities() -> str:
+    lines = [["", *CAPABLE], ["tested with", *(PINS.get(name, ("–",))[0] for name in CAPABLE)]]
+    lines += [[title, *(told(can) for can in CAPABLE.values())] for title, told in ROWS]
+    return _table(lines)
+
+
+def _verified(verified: Mapping[str, Mapping[str, str]]) -> str:
+    agents = sorted({agent for outcomes in verified.values() for agent in outcomes} - {"scripted"})
+    if not agents:
+        return "Not run since the page was made: `make verify`.\n"
+    lines = [["", *agents]]
+    for scenario, outcomes in sorted(verified.items()):
+        lines.append(
+            [scenario.replace("_", " "), *(SIGNS.get(outcomes.get(agent, ""), "") for agent in agents)]
+        )
+    return _table(lines)
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    rows = [f"| {' | '.join(line)} |\n" for line in lines]
+    return "".join([rows[0], f"|{'---|' * len(lines[0])}\n", *rows[1:]])
+
+
+def _yes(can: bool) -> str:
+    return "yes" if can else "no"
+
+
+def written(page: str, verified: Mapping[str, Mapping[str, str]]) -> str:
+    """The page with its tables as they should be."""
+    for name, table in tables(verified).items():
+        begin, end = BEGIN.format(name), END.format(name)
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = f"{before}{begin}{table}{end}{after}"
+    return page
+
+
+def main() -> None:
+    PAGE.write_text(written(PAGE.read_text(), json.loads(VERIFIED.read_text())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""People, channel defaults, and the sandboxes that belong to people."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from bot.models import SandboxKey, SayingKind, TurnState
+from tests.contracts.store.stage import ANN, BOB, ZOE, Stage, note, slack
+
+
+async def test_an_identity_is_the_same_person_every_time(stage: Stage) -> None:
+    people = await asyncio.gather(*(stage.store.person(ANN) for _ in range(5)))
+    assert len({one.id for one in people}) == 1
+    assert people[0].tenant == "slack:T1"
+    assert (await stage.store.person(BOB)).id != people[0].id
+
+
+async def test_a_person_is_of_one_tenant(stage: Stage) -> None:
+    same_account = replace(ZOE, user=ANN.user)
+    assert (await stage.store.person(same_account)).id != (await stage.store.person(ANN)).id
+
+
+async def test_a_new_name_is_learned(stage: Stage) -> None:
+    ann = await stage.store.person(ANN)
+    renamed = await stage.store.person(replace(ANN, name="Ann B."))
+    assert renamed.id == ann.id
+    await stage.start("s1")  # as Ann again
+    assert (await stage.store.session("s1")).owner.identity.name == "Ann"
+
+
+async def test_a_channels_default_repository(stage: Stage) -> None:
+    assert await stage.store.repository_default("slack:T1/C1") == ""
+    assert await stage.store.set_repository_default("m1", "slack:T1/C1", "acme/web", ANN, note("default:m1"))
+    assert await stage.store.repository_default("slack:T1/C1") == "acme/web"
+    assert [one.key for one in await stage.said()] == ["default:m1"]
+
+
+async def test_setting_a_default_twice_by_one_message_is_one_effect(stage: Stage) -> None:
+    await stage.store.set_repository_default("m1", "slack:T1/C1", "acme/web", ANN, note("a"))
+    await stage.store.set_repository_default("m2", "slack:T1/C1", "acme/api", ANN, note("b"))
+    assert not await stage.store.set_repository_default("m1", "slack:T1/C1", "acme/web", ANN, note("c"))
+    assert await stage.store.repository_default("slack:T1/C1") == "acme/api"
+    assert [one.key for one in await stage.said()] == ["a", "b"]
+
+
+async def key(stage: Stage, provider: str = "local") -> SandboxKey:
+    return SandboxKey("main", ANN.tenant, (await stage.store.person(ANN)).id, provider)
+
+
+async def test_a_sandbox_is_remembered_by_its_key(stage: Stage) -> None:
+    mine = await key(stage)
+    assert await stage.store.sandbox(mine) is None
+    saved = await stage.store.save_sandbox(mine, "box-1", "host-1")
+    assert await stage.store.sandbox(mine) == saved
+    assert (saved.provider_id, saved.host, saved.key) == ("box-1", "host-1", mine)
+    assert await stage.store.sandbox(await key(stage, "daytona")) is None
+
+
+async def test_a_sandbox_that_is_gone_is_replaced(stage: Stage) -> None:
+    mine = await key(stage)
+    await stage.store.save_sandbox(mine, "box-1", "")
+    await stage.store.save_sandbox(mine, "box-2", "")
+    row = await stage.store.sandbox(mine)
+    assert row is not None and row.provider_id == "box-2"
+
+
+async def test_all_threads_whose_work_was_in_a_sandbox_that_is_gone_are_told(stage: Stage) -> None:
+    mine = await key(stage)
+    await stage.store.save_sandbox(mine, "box-1", "")
+    for session in ("s1", "s2"):
+        claim = await stage.running(session)
+        await stage.store.set_ready(claim.turn.id, claim.fence, "abc")
+    await stage.running("s3")
+    await stage.said()
+
+    for _ in range(2):
+        await stage.store.save_sandbox(mine, "box-2", "")
+
+    told = await stage.said()
+    assert [(one.kind, one.thread) for one in told] == [
+        (SayingKind.NOTE, slack("s1")),
+        (SayingKind.NOTE, slack("s2")),
+    ]
+    assert "not published is lost" in told[0].text
+    assert (await stage.store.session("s1")).ready == ""
+
+
+async def test_sandboxes_are_idle_when_unused_for_long(stage: Stage) -> None:
+    row = await stage.store.save_sandbox(await key(stage), "box-1", "")
+    assert await stage.store.idle_sandboxes(stage.clock.now()) == []
+    stage.clock.advance(100)
+    assert await stage.store.idle_sandboxes(stage.clock.now() - 50) == [row]
+    await stage.store.touch_sandbox(row.id)
+    assert await stage.store.idle_sandboxes(stage.clock.now() - 50) == []
+
+
+async def test_a_sandbox_with_a_turn_is_never_idle(stage: Stage) -> None:
+    await stage.store.save_sandbox(await key(stage), "box-1", "")
+    admitted = await stage.start("s1")
+    stage.clock.advance(100)
+    assert len(await stage.store.idle_sandboxes(stage.clock.now())) == 1, "a queued turn needs no sandbox"
+    assert admitted.turn is not None
+    claim = await stage.run(admitted.turn)
+    assert await stage.store.idle_sandboxes(stage.clock.now()) == []
+    await stage.finish(claim, TurnState.DONE)
+    assert len(await stage.store.idle_sandboxes(stage.clock.now())) == 1
+
+
+async def test_audit_takes_any_row(stage: Stage) -> None:
+    await stage.store.audit("slack:T1/U_ANN", "denied", "slack:T1/C1:1", "not on the list")

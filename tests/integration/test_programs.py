@@ -1,0 +1,129 @@
+"""Agents' programs in a real box: installed by the real npm from a registry on loopback, at their pin."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bot.errors import AgentMissing, ProviderUnavailable
+from bot.models import Launch
+from bot.ports import Sandbox
+from bot.programs import Program, Programs
+from sandbox.bubblewrap import Options
+from sandbox.isolation import Bubblewrap
+from sandbox.local import LocalProvider
+from tests.boxes import cannot_be_tested
+from tests.npm_registry import NpmRegistry
+
+pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+
+SAYS = "#!/bin/sh\necho {} v{}\n"
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[NpmRegistry]:
+    async with NpmRegistry() as made:
+        for version in ("1.0.0", "1.1.0"):
+            made.publish("@acme/agent", version, "acme-agent", SAYS.format("acme", version))
+        made.publish("helper", "2.0.0", "acme-helper", SAYS.format("helper", "2.0.0"))
+        yield made
+
+
+@pytest.fixture
+async def sandbox(registry: NpmRegistry, tmp_path: Path) -> AsyncIterator[Sandbox]:
+    port = int(registry.url.rpartition(":")[2])
+    npm = Path(shutil.which("npm") or "").resolve()
+    tools = () if npm.is_relative_to("/usr") else (npm.parents[3],)
+    provider = LocalProvider(tmp_path / "boxes", Bubblewrap(Options(tools=tools, loopback=(port,)), allow=()))
+    try:
+        await provider.check()
+    except ProviderUnavailable as error:
+        cannot_be_tested(str(error))
+    box = await provider.create({})
+    yield box
+    await box.delete()
+    await provider.close()
+
+
+class Told(list[str]):
+    async def __call__(self, named: str) -> None:
+        self.append(named)
+
+
+async def run(sandbox: Sandbox, command: tuple[str, ...]) -> str:
+    done = await sandbox.run(Launch(command, sandbox.home))
+    assert done.code == 0, done.err
+    return done.out.decode().strip()
+
+
+def pinned(registry: NpmRegistry, version: str) -> Program:
+    packages = (f"@acme/agent@{version}", "helper@2.0.0")
+    return Program(("acme-agent", "--serve"), version, packages, registry.url)
+
+
+async def test_it_is_installed_once_at_its_pin(registry: NpmRegistry, sandbox: Sandbox) -> None:
+    told = Told()
+    programs = Programs({"acme": pinned(registry, "1.0.0")})
+    command = await programs.ready(sandbox, "acme", told)
+    assert command[-1] == "--serve" and await run(sandbox, command) == "acme v1.0.0"
+    asked = len(registry.asked)
+    assert await programs.ready(sandbox, "acme", told) == command
+    assert await Programs(programs.known).ready(sandbox, "acme", told) == command  # after a restart
+    assert told == ["@acme/agent@1.0.0"] and len(registry.asked) == asked
+
+
+async def test_another_pin_is_put_beside_the_one_that_runs(registry: NpmRegistry, sandbox: Sandbox) -> None:
+    told = Told()
+    old = await Programs({"acme": pinned(registry, "1.0.0")}).ready(sandbox, "acme", told)
+    new = await Programs({"acme": pinned(registry, "1.1.0")}).ready(sandbox, "acme", told)
+    assert await run(sandbox, new) == "acme v1.1.0" and await run(sandbox, old) == "acme v1.0.0"
+
+
+async def test_an_older_one_earlier_on_the_path_is_not_called(
+    registry: NpmRegistry, sandbox: Sandbox
+) -> None:
+    older = f"mkdir -p ~/.local/bin; printf '{SAYS.format('acme', '0.9.0')}' >~/.local/bin/acme-agent;"
+    await run(sandbox, ("sh", "-c", f"{older} chmod +x ~/.local/bin/acme-agent"))
+    assert await run(sandbox, ("acme-agent",)) == "acme v0.9.0"
+    command = await Programs({"acme": pinned(registry, "1.0.0")}).ready(sandbox, "acme", Told())
+    assert await run(sandbox, command) == "acme v1.0.0"
+    by_hand = Program(("acme-agent",), "1.0.0")
+    with pytest.raises(AgentMissing, match=r"to be version 1\.0\.0, but .*acme-agent says: acme v0\.9\.0"):
+        await Programs({"by-hand": by_hand}).ready(sandbox, "by-hand", Told())
+
+
+async def test_what_was_broken_is_mended_before_the_next_start(
+    registry: NpmRegistry, sandbox: Sandbox
+) -> None:
+    told = Told()
+    programs = Programs({"acme": pinned(registry, "1.0.0")})
+    command = await programs.ready(sandbox, "acme", told)
+    installed = "~/.sandpiper/agents/acme/*/node_modules/.bin/acme-agent"
+    spoilt = f"printf '{SAYS.format('acme', '6.6.6')}' >$(readlink -f {installed})"
+    await run(sandbox, ("sh", "-c", spoilt))
+    assert await programs.ready(sandbox, "acme", told) == command
+    assert await run(sandbox, command) == "acme v1.0.0" and len(told) == 2
+
+
+async def test_what_comes_with_an_agent_is_found_by_it_alone(registry: NpmRegistry, sandbox: Sandbox) -> None:
+    registry.publish(
+        "@acme/agent",
+        "1.2.0",
+        "acme-agent",
+        '#!/bin/sh\ntest "$1" = --version && echo 1.2.0 || acme-helper\n',
+    )
+    command = await Programs({"acme": pinned(registry, "1.2.0")}).ready(sandbox, "acme", Told())
+    assert await run(sandbox, command) == "helper v2.0.0"
+    assert (await sandbox.run(Launch(("sh", "-c", "command -v acme-helper"), sandbox.home))).code != 0
+
+
+async def test_what_cannot_be_installed_says_why(registry: NpmRegistry, sandbox: Sandbox) -> None:
+    nowhere = Program(("ghost",), "1.0.0", ("ghost@1.0.0",), registry.url)
+    with pytest.raises(AgentMissing, match=r"ghost@1\.0\.0 could not be installed.*(404|E404)"):
+        await Programs({"ghost": nowhere}).ready(sandbox, "ghost", Told())
+    assert (await sandbox.run(Launch(("sh", "-c", "ls ~/.sandpiper/agents/ghost"), sandbox.home))).out == b""
+    with pytest.raises(AgentMissing, match="no 'ghost' is there"):
+        await Programs({"ghost": Program(("ghost",))}).ready(sandbox, "ghost", Told())

@@ -1,0 +1,155 @@
+"""Sandboxes over a real store: who is stopped when idle, and what is told when one is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from bot.models import Identity, Outcome, Person, SandboxState, Verb
+from bot.sandboxes import Sandboxes
+from storage.dispatch import QueueDispatcher
+from storage.store import SqliteStore
+from tests.fakes import FakeClock
+from tests.integration.test_turns import is_running, obeys_stop
+from tests.moody import moody
+from tests.town import town
+from tests.world import HostProvider, HostSandbox
+
+ANA = Identity("slack", "slack:T1", "U_ANA", "Ana")
+BEN = Identity("slack", "slack:T1", "U_BEN", "Ben")
+IDLE = 1800.0
+
+
+class Box(HostSandbox):
+    """A sandbox that can really be stopped; a stop waits for `gate` where there is one."""
+
+    now = SandboxState.RUNNING
+    gate: asyncio.Event | None = None
+    stopping = 0
+
+    async def state(self) -> SandboxState:
+        return self.now
+
+    async def start(self) -> None:
+        self.now = SandboxState.RUNNING
+
+    async def stop(self) -> None:
+        self.stopping += 1
+        if self.gate is not None:
+            await self.gate.wait()
+        self.now = SandboxState.STOPPED
+
+
+class Boxes(HostProvider):
+    async def create(self, labels: Mapping[str, str]) -> HostSandbox:
+        made = await super().create(labels)
+        box = self.boxes[made.id] = Box(Path(made.home).parent, [])
+        return box
+
+
+class House:
+    def __init__(self, store: SqliteStore, clock: FakeClock, provider: Boxes) -> None:
+        self.store = store
+        self.clock = clock
+        self.provider = provider
+        self.moods, seen = moody(store)
+        self.sandboxes = Sandboxes(seen, provider, clock, "here", IDLE)
+
+    async def person(self, who: Identity) -> Person:
+        return await self.store.person(who)
+
+    async def box(self, who: Identity) -> Box:
+        box = (await self.sandboxes.ready(await self.person(who))).sandbox
+        assert isinstance(box, Box)
+        return box
+
+    async def used_now(self, who: Identity) -> bool:
+        row = await self.store.sandbox(self.sandboxes.key(await self.person(who)))
+        return row is not None and row.last_used == self.clock.now()
+
+    async def until(self, true: Callable[[], Awaitable[bool] | bool]) -> None:
+        async with asyncio.timeout(20):
+            while True:
+                answer = true()
+                if await answer if isinstance(answer, Awaitable) else answer:
+                    return
+                await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    clock = FakeClock()
+    store = await SqliteStore.open(tmp_path / "data", clock, QueueDispatcher())
+    provider = Boxes(tmp_path / "boxes")
+    try:
+        yield House(store, clock, provider)
+    finally:
+        await provider.close()
+        await store.close()
+
+
+async def test_a_sandbox_that_nobody_uses_is_stopped(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        box = await it.box(ANA)
+        it.clock.advance(IDLE - 1)
+        await it.sandboxes.stop_idle()
+        assert box.stopping == 0
+        it.clock.advance(2)
+        await it.sandboxes.stop_idle()
+        assert box.now is SandboxState.STOPPED
+
+
+async def test_a_sandbox_taken_while_others_are_being_stopped_is_left_alone(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        slow, taken = await it.box(ANA), await it.box(BEN)
+        slow.gate = asyncio.Event()
+        it.clock.advance(IDLE + 1)
+        stopping = asyncio.create_task(it.sandboxes.stop_idle())
+        await it.until(lambda: slow.stopping == 1)
+        assert await it.box(BEN) is taken
+        slow.gate.set()
+        await stopping
+        assert (slow.now, taken.now) == (SandboxState.STOPPED, SandboxState.RUNNING)
+
+
+async def test_a_sandbox_taken_while_it_is_being_stopped_is_started_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        box = await it.box(ANA)
+        box.gate = asyncio.Event()
+        it.clock.advance(IDLE + 1)
+        stopping = asyncio.create_task(it.sandboxes.stop_idle())
+        await it.until(lambda: box.stopping == 1)
+        taking = asyncio.create_task(it.box(ANA))
+        box.gate.set()
+        await stopping
+        assert await taking is box and box.now is SandboxState.RUNNING
+
+
+async def test_a_sandbox_counts_as_used_as_long_as_it_is_kept_alive(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        box = await it.box(ANA)
+        it.moods.away = {"touch_sandbox"}
+        alive = asyncio.create_task(it.sandboxes.keep_alive(await it.person(ANA), box))
+        await it.until(lambda: bool(it.moods.refused))
+        it.moods.away = set()
+        it.clock.advance(IDLE + 1)
+        await it.until(lambda: it.used_now(ANA))
+        alive.cancel()
+        await it.sandboxes.stop_idle()
+        assert box.now is SandboxState.RUNNING
+
+
+async def test_publishing_what_was_lost_with_its_sandbox_says_so(tmp_path: Path) -> None:
+    async with town(tmp_path, [obeys_stop]) as t:
+        await t.say("add it")
+        await t.until(lambda: is_running(t))
+        await t.until(lambda: (t.box().cwd / "rest.txt").exists())
+        await t.say("", verb=Verb.STOP)
+        assert (await t.final()).outcome is Outcome.STOPPED
+        t.provider.boxes.clear()
+        await t.say("", verb=Verb.PUBLISH)
+        final = await t.final(2)
+        assert final.outcome is Outcome.UNPUBLISHED and "no longer exists" in final.reason
+        await t.until(lambda: any("is lost" in note for note in t.slack.notes()))

@@ -1,0 +1,41 @@
+"""A store that is away when a test says so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from bot.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from bot.ports import Store
+
+
+class MoodyStore:
+    """A real store behind it; `away`: the verbs that cannot be used now ("*": none can be).
+
+    `refused` remembers which of them were asked for all the same.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.away: set[str] = set()
+        self.refused: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._store, name)
+        if name == "watch":
+            return verb
+
+        async def asked(*args: Any, **more: Any) -> Any:
+            if self.away & {name, "*"}:
+                self.refused.append(name)
+                raise StoreUnavailable("The database could not be used: disk I/O error.")
+            return await verb(*args, **more)
+
+        return asked
+
+
+def moody(store: Store) -> tuple[MoodyStore, Store]:
+    """The store that fails, and the same as those see it who know the port only."""
+    it = MoodyStore(store)
+    return it, cast("Store", it)

@@ -1,0 +1,125 @@
+"""What people's words ask of us."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.models import Mode, Verb
+from handlers.commands import ERROR, Words, parse_words
+
+
+@pytest.mark.parametrize(
+    "said", ["stop", "Stop", " STOP! ", "stop please", "please stop", "stop it now, please.", "Stop it!"]
+)
+def test_stop_stands_alone_or_politely(said: str) -> None:
+    assert parse_words(said) == Words(Verb.STOP)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "stop using tabs in foo.py",
+        "stop the server before you run the tests",
+        "don't stop",
+        "status of the login page is wrong, fix it",
+        "publish the docs on a schedule",
+        "help me with the failing test",
+        "channel the events through the bus",
+        "channel acme/web deploys",
+        "`stop`",
+        "please",
+        "it",
+        "",
+    ],
+)
+def test_a_sentence_that_begins_like_a_verb_is_a_prompt(said: str) -> None:
+    assert parse_words(said) == Words(text=said)
+
+
+@pytest.mark.parametrize(
+    ("said", "verb"),
+    [("status?", Verb.STATUS), ("publish it", Verb.PUBLISH), ("Help", Verb.HELP), ("channel", Verb.CHANNEL)],
+)
+def test_the_other_verbs(said: str, verb: Verb) -> None:
+    assert parse_words(said) == Words(verb)
+
+
+@pytest.mark.parametrize("said", ["channel acme/Web", "channel repo=acme/Web", "Channel acme/Web."])
+def test_a_channel_takes_its_default_repository(said: str) -> None:
+    assert parse_words(said) == Words(Verb.CHANNEL, options={"repo": "acme/Web"})
+
+
+def test_queue_and_interrupt_say_what_a_message_does_to_the_running_turn() -> None:
+    assert parse_words("queue: then update the changelog") == Words(
+        mode=Mode.QUEUE, text="then update the changelog"
+    )
+    assert parse_words("Interrupt:start over") == Words(mode=Mode.INTERRUPT, text="start over")
+    assert parse_words("the queue: it grows").mode is Mode.STEER
+
+
+def test_options_may_stand_anywhere() -> None:
+    words = parse_words("fix the login loop Repo=acme/web\nand agent=codex keep ?next= model=gpt-5.1-codex,")
+    assert words.options == {"repo": "acme/web", "agent": "codex", "model": "gpt-5.1-codex"}
+    assert words.text == "fix the login loop \nand keep ?next="
+
+
+def test_options_and_a_mode_in_either_order() -> None:
+    expected = Words(mode=Mode.QUEUE, options={"agent": "claude"}, text="tidy up")
+    assert parse_words("agent=claude queue: tidy up") == expected
+    assert parse_words("queue: agent=claude tidy up") == expected
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "set `repo=acme/web` in the config",
+        "run this:\n```\nmake repo=acme/web agent=claude\n```\nplease",
+        "call f(repo=acme/web)",
+        "branch=main color=red",
+    ],
+)
+def test_code_and_other_keys_stay_text(said: str) -> None:
+    assert parse_words(said) == Words(text=said)
+
+
+@pytest.mark.parametrize(
+    "value", ["web", "acme/", "/web", "acme/web/deep", "https://evil.test/a/b", "acme/..", ""]
+)
+def test_a_malformed_repository_is_explained(value: str) -> None:
+    words = parse_words(f"fix it repo={value}")
+    assert "repo=owner/name" in words.options[ERROR]
+    assert "repo" not in words.options
+    assert words.text == "fix it"
+
+
+def test_two_different_repositories_are_a_mistake_and_the_same_twice_is_not() -> None:
+    assert "twice" in parse_words("repo=a/b repo=a/c fix").options[ERROR]
+    assert parse_words("repo=a/b repo=a/b fix").options == {"repo": "a/b"}
+
+
+said_by_people = st.text() | st.lists(
+    st.sampled_from(
+        [
+            "stop",
+            "queue:",
+            "interrupt:",
+            "repo=a/b",
+            "model=",
+            "`",
+            "```",
+            "\n",
+            " ",
+            "please",
+            "channel",
+            "x",
+        ]
+    )
+).map("".join)
+
+
+@given(said_by_people)
+def test_any_text_is_understood_and_what_is_left_is_a_plain_prompt(said: str) -> None:
+    words = parse_words(said)
+    again = parse_words(words.text)
+    assert again == Words(text=words.text)
+    assert words.verb is None or words.text == ""

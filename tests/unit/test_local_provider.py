@@ -1,0 +1,102 @@
+"""The local provider as its operator describes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bot.errors import SandboxError, SettingsError
+from bot.models import Launch
+from sandbox.bubblewrap import Options, Place, build, on_host, reaching
+from sandbox.inside.egress import Rules
+from sandbox.local import local_provider
+from sandbox.local_egress import DEFAULT_ALLOW
+
+
+@pytest.mark.parametrize(
+    "service", ["8791", "example.com:443", "127.0.0.1:", "127.0.0.1:99999", "10.0.0.1:80"]
+)
+def test_a_loopback_service_that_is_none_names_its_setting(tmp_path: Path, service: str) -> None:
+    with pytest.raises(SettingsError, match="SANDPIPER_EGRESS_LOOPBACK"):
+        local_provider(tmp_path, loopback=[service])
+
+
+@pytest.mark.parametrize("pattern", ["example.com", "https://example.com", "example.com:https", "a b:443"])
+def test_an_egress_pattern_that_is_none_names_its_setting(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(SettingsError, match="SANDPIPER_EGRESS_ALLOW"):
+        local_provider(tmp_path, allow=[pattern])
+
+
+def test_the_unsafe_mode_is_only_there_by_name_and_says_so(tmp_path: Path) -> None:
+    assert local_provider(tmp_path).warning == ""
+    assert "without isolation" in local_provider(tmp_path, unsafe=True).warning
+
+
+def test_the_default_rules_are_well_formed() -> None:
+    assert Rules({"allow": list(DEFAULT_ALLOW)}).names("api.anthropic.com", 443)
+
+
+async def test_what_an_earlier_life_left_half_made_is_cleared_away(tmp_path: Path) -> None:
+    provider = local_provider(tmp_path, unsafe=True)
+    (tmp_path / ".scrap-1234" / "home").mkdir(parents=True)
+    await provider.check()
+    assert [path.name for path in tmp_path.iterdir()] == ["host"]
+
+
+def test_the_host_of_local_sandboxes_stays_the_same(tmp_path: Path) -> None:
+    assert local_provider(tmp_path).host == local_provider(tmp_path).host
+    assert local_provider(tmp_path).host != local_provider(tmp_path / "other").host
+
+
+def test_secrets_and_environment_are_not_in_the_command_line(tmp_path: Path) -> None:
+    launch = Launch(("agent",), "/home/agent", env={"PLAIN": "in-the-env"}, secrets={"KEY": "s3cret"})
+    command = build(Place(tmp_path), launch, Options(), env_fd=100, brief=False)
+    assert not any("s3cret" in word or "in-the-env" in word for word in command.argv)
+    assert "s3cret" not in repr(command)
+    assert command.env == {}
+    assert command.handover is not None
+    assert "s3cret" in command.handover
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("A", "b\0LD_PRELOAD=c"), ("A=B", "c"), ("", "a"), ("A", "\ud83d")]
+)
+def test_a_variable_that_no_program_can_have_is_refused(tmp_path: Path, name: str, value: str) -> None:
+    launch = Launch(("agent",), "/home/agent", secrets={name: value})
+    with pytest.raises(SandboxError, match="cannot be set"):
+        build(Place(tmp_path), launch, Options(), env_fd=100, brief=True)
+
+
+def test_a_brief_program_dies_with_the_bot_and_a_kept_one_does_not(tmp_path: Path) -> None:
+    launch = Launch(("agent",), "/home/agent")
+    brief, kept = (
+        build(Place(tmp_path), launch, Options(), env_fd=9, brief=brief) for brief in (True, False)
+    )
+    assert "--die-with-parent" in brief.argv
+    assert "--die-with-parent" not in kept.argv
+    assert (brief.shield, kept.shield) == (False, True)
+
+
+def test_paths_in_the_box_lead_to_directories_that_no_agent_can_replace(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    assert on_host(place, "/workspace/s1") == tmp_path / "workspaces" / "s1"
+    assert on_host(place, "/repositories/7.git") == tmp_path / "repositories" / "7.git"
+    for path in (
+        "/workspace",
+        "/workspace/s1/deeper",
+        "/workspace/..",
+        "/etc/ssl",
+        "workspace/s1",
+        "/home/agent",
+    ):
+        with pytest.raises(SandboxError):
+            on_host(place, path)
+
+
+def test_a_file_is_reached_through_its_directory(tmp_path: Path) -> None:
+    assert reaching("/workspace/s1/a/b") == ("/workspace/s1",)
+    assert reaching("/home/agent/file") == ()
+    for path in ("/tmp/file", "/workspace/s1", "/home/agent/../../etc/passwd", "/workspace/../etc/x"):
+        with pytest.raises(SandboxError):
+            reaching(path)

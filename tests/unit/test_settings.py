@@ -1,0 +1,93 @@
+"""Settings: what is wrong is named by its variable, and what is half set is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bot.errors import SettingsError
+from bot.settings import GitHubSettings, Settings, load, unknown
+
+GITHUB = {
+    "SANDPIPER_GITHUB_APP_ID": "7",
+    "SANDPIPER_GITHUB_PRIVATE_KEY": "-----BEGIN RSA PRIVATE KEY-----",
+    "SANDPIPER_GITHUB_WEBHOOK_SECRET": "s",
+}
+
+
+def loaded(tmp_path: Path, **values: str) -> Settings:
+    """As from a .env file: the environment of the test stays as it is."""
+    file = tmp_path / ".env"
+    file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    return load(file)
+
+
+def test_nothing_set_is_a_start_without_surfaces(tmp_path: Path) -> None:
+    settings = loaded(tmp_path)
+    assert not settings.slack_on and not settings.github_on
+
+
+def test_lists_are_written_with_commas(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, SANDPIPER_ALLOW_PEOPLE="U1, U2,,", SANDPIPER_EGRESS_ALLOW="a.example:443")
+    assert settings.allow.people == ("U1", "U2")
+    assert settings.egress.allow == ("a.example:443",)
+
+
+@pytest.mark.parametrize("left_out", [name for name in GITHUB if name != "SANDPIPER_GITHUB_APP_ID"])
+def test_half_of_github_names_what_is_missing(tmp_path: Path, left_out: str) -> None:
+    with pytest.raises(SettingsError, match=left_out):
+        loaded(tmp_path, **{name: value for name, value in GITHUB.items() if name != left_out})
+
+
+def test_slack_without_a_way_in_or_without_code_names_both(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as error:
+        loaded(tmp_path, SANDPIPER_SLACK_BOT_TOKEN="xoxb-1")
+    assert "SANDPIPER_SLACK_APP_TOKEN" in str(error.value)
+    assert "SANDPIPER_GITHUB_APP_ID" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SANDPIPER_DEADLINE_TURN", "soon"),
+        ("SANDPIPER_DEADLINE_PREPARE", "-1"),
+        ("SANDPIPER_WEB_PORT", "70000"),
+        ("SANDPIPER_STEER_POLICY", "everybody"),
+        ("SANDPIPER_SANDBOX_PROVIDER", "cloud"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_variable(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        loaded(tmp_path, **{name: value})
+
+
+def test_secrets_do_not_show(tmp_path: Path) -> None:
+    settings = loaded(
+        tmp_path, **GITHUB, SANDPIPER_SLACK_BOT_TOKEN="xoxb-secret", SANDPIPER_SLACK_APP_TOKEN="x"
+    )
+    assert "xoxb-secret" not in repr(settings) + str(settings)
+
+
+def test_the_private_key_may_be_a_file(tmp_path: Path) -> None:
+    pem = tmp_path / "app.pem"
+    pem.write_text("-----BEGIN RSA PRIVATE KEY-----\nabc\n")
+    assert GitHubSettings(private_key=str(pem)).pem() == pem.read_text()  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="SANDPIPER_GITHUB_PRIVATE_KEY"):
+        GitHubSettings(private_key=str(tmp_path / "none.pem")).pem()  # type: ignore[arg-type]
+
+
+def test_a_misspelt_variable_is_found() -> None:
+    assert unknown({"SANDPIPER_SLAK_BOT_TOKEN": "x", "SANDPIPER_WEB_PORT": "1", "PATH": "/"}) == [
+        "SANDPIPER_SLAK_BOT_TOKEN"
+    ]
+
+
+def test_a_misspelt_variable_in_the_env_file_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text("SANDPIPER_DATADIR=/data\nsandpiper_log_level=info\nOTHER=1\n")
+    load(file)
+    told = [record.getMessage() for record in caplog.records if "DATADIR" in record.getMessage()]
+    assert told == ["SANDPIPER_DATADIR is no setting. Did you mean SANDPIPER_DATA_DIR?"]

@@ -1,0 +1,596 @@
+"""The supervisor, driven as the program that it is: keeper, ctl and door."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "sandbox" / "inside" / "supervisor.py"
+PYTHON = [sys.executable, "-I", "-S"]
+MB = 1 << 20
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=30)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self.path))
+
+
+class Reply:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.body = response.read()
+        self.next = int(response.headers.get("X-Next", -1))
+        self.eof = response.headers.get("X-Eof") == "1"
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return dict(json.loads(self.body))
+
+
+def ask(connection: http.client.HTTPConnection, method: str, target: str, **more: Any) -> Reply:
+    with contextlib.closing(connection):
+        connection.request(method, target, **more)
+        return Reply(connection.getresponse())
+
+
+class Kept:
+    """A program under a keeper, as its driver sees it."""
+
+    def __init__(self, directory: Path, status: dict[str, Any]) -> None:
+        self.directory = directory
+        self.first = status
+
+    def get(self, target: str) -> Reply:
+        return ask(UnixConnection(self.directory / "sock"), "GET", target)
+
+    def post(self, target: str, body: bytes = b"") -> Reply:
+        return ask(UnixConnection(self.directory / "sock"), "POST", target, body=body)
+
+    def write(self, data: bytes, offset: int, *, fence: int = 1, eof: bool = False) -> Reply:
+        return self.post(f"/in?off={offset}&fence={fence}&eof={int(eof)}", data)
+
+    def status(self) -> dict[str, Any]:
+        return self.get("/status").json
+
+    def read_all(self, fd: int = 1, start: int = 0, *, ack: bool = False) -> bytes:
+        """Everything from an offset to the end of the program."""
+        data = b""
+        while True:
+            reached = start + len(data)
+            reply = self.get(f"/out?fd={fd}&from={reached}&wait=20&ack={reached if ack else 0}")
+            assert reply.status == 200, reply.body
+            assert reply.next == reached + len(reply.body)
+            data += reply.body
+            if reply.eof:
+                return data
+
+    def read_until(self, expected: bytes) -> bytes:
+        data = b""
+        while expected not in data:
+            reply = self.get(f"/out?fd=1&from={len(data)}&wait=20")
+            assert reply.body, f"ended with {data!r}, waiting for {expected!r}"
+            data += reply.body
+        return data
+
+
+Start = Callable[..., Kept]
+
+
+def run_keep(directory: Path, launch: dict[str, Any], *wrapper: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [*wrapper, *PYTHON, str(PROGRAM), "keep", "--dir", str(directory)],
+        input=json.dumps(launch).encode(),
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return dict(json.loads(done.stdout))
+
+
+def run_ctl(directory: Path, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
+    done = subprocess.run(
+        [*PYTHON, str(PROGRAM), "ctl", str(directory), method, target],
+        input=body,
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    said = json.loads(done.stdout)
+    return said["status"], base64.b64decode(said["body"])
+
+
+def end(directory: Path) -> None:
+    """Whatever a test left running there ends now."""
+    if (directory / "keeper").exists():
+        kept = json.loads((directory / "keeper").read_text())
+        for kill, pid in ((os.kill, kept["pid"]), (os.killpg, kept["child"])):
+            with contextlib.suppress(ProcessLookupError):
+                kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[Path] = []
+
+    def start(*argv: str, directory: Path | None = None, **launch: Any) -> Kept:
+        place = directory or tmp_path / f"process-{len(started)}"
+        started.append(place)
+        launch = {"argv": argv, "env": {"PATH": os.environ["PATH"]}, "fence": 1, "lease": 60, **launch}
+        return Kept(place, run_keep(place, launch))
+
+    yield start
+    for place in started:
+        end(place)
+
+
+def python(source: str) -> tuple[str, ...]:
+    return (sys.executable, "-I", "-S", "-u", "-c", textwrap.dedent(source))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.01)
+
+
+# Output
+
+
+def test_output_is_replayed_from_any_byte_offset(start: Start) -> None:
+    kept = start("printf", "one\ntwo\nthree\n")
+    assert kept.read_all() == b"one\ntwo\nthree\n"
+    assert kept.read_all(start=5) == b"wo\nthree\n"
+    assert kept.get("/out?fd=1&from=4&max=3").body == b"two"
+
+
+def test_a_partial_line_and_nul_bytes_arrive_as_they_are(start: Start) -> None:
+    kept = start("sh", "-c", r"printf 'a\000b\nno newline yet'; cat >/dev/null")
+    assert kept.read_until(b"yet") == b"a\0b\nno newline yet"
+
+
+def test_stderr_stays_apart_from_stdout(start: Start) -> None:
+    kept = start("sh", "-c", "echo out; echo err >&2")
+    assert kept.read_all(1) == b"out\n"
+    assert kept.read_all(2) == b"err\n"
+
+
+def test_a_line_of_four_megabytes_goes_in_and_comes_out(start: Start) -> None:
+    kept = start("cat")
+    line = b"x" * (4 * MB) + b"\n"
+    assert kept.write(line, 0, eof=True).status == 200
+    assert kept.read_all() == line
+
+
+def test_a_long_poll_returns_as_soon_as_there_is_output(start: Start) -> None:
+    kept = start("cat")
+    with ThreadPoolExecutor(1) as pool:
+        began = time.monotonic()
+        polled = pool.submit(kept.get, "/out?fd=1&from=0&wait=30")
+        kept.write(b"now\n", 0)
+        assert polled.result().body == b"now\n"
+    assert time.monotonic() - began < 10
+
+
+def test_a_long_poll_ends_without_output_after_its_wait(start: Start) -> None:
+    reply = start("cat").get("/out?fd=1&from=0&wait=0.1")
+    assert (reply.status, reply.body, reply.next, reply.eof) == (200, b"", 0, False)
+
+
+def test_reading_beyond_the_end_is_refused(start: Start) -> None:
+    assert start("cat").get("/out?fd=1&from=1").status == 416
+
+
+# Stdin
+
+
+def test_the_same_input_posted_three_times_arrives_once(start: Start) -> None:
+    kept = start("cat")
+    for _ in range(3):
+        reply = kept.write(b"hello\n", 0)
+        assert (reply.status, reply.json["in_off"]) == (200, 6)
+    kept.write(b"", 6, eof=True)
+    assert kept.read_all() == b"hello\n"
+
+
+def test_of_an_overlapping_input_only_the_new_part_is_taken(start: Start) -> None:
+    kept = start("cat")
+    kept.write(b"abc", 0)
+    assert kept.write(b"bcdef", 1).json["in_off"] == 6
+    kept.write(b"", 6, eof=True)
+    assert kept.read_all() == b"abcdef"
+
+
+def test_a_gap_in_the_input_is_refused_with_the_offset_to_resend_from(start: Start) -> None:
+    kept = start("cat")
+    kept.write(b"abc", 0)
+    reply = kept.write(b"z", 7)
+    assert (reply.status, reply.json["in_off"]) == (409, 3)
+
+
+def test_a_program_that_does_not_read_blocks_nobody(start: Start) -> None:
+    kept = start("sleep", "60")
+    big = b"x" * (12 * MB)
+    assert kept.write(big, 0).status == 200
+    assert kept.write(big, len(big)).status == 503
+    assert kept.status()["running"]
+
+
+def test_eof_closes_stdin_and_may_be_repeated(start: Start) -> None:
+    kept = start("sh", "-c", "cat; exit 7")
+    assert kept.write(b"last", 0, eof=True).status == 200
+    assert kept.read_all() == b"last"
+    assert kept.write(b"last", 0, eof=True).status == 200
+    assert kept.write(b"more", 4).status == 410
+    assert kept.status()["exit_code"] == 7
+
+
+# Fences
+
+
+def test_a_stale_fence_is_refused_and_a_newer_one_is_adopted(start: Start) -> None:
+    kept = start("cat", fence=5)
+    assert kept.write(b"a", 0, fence=4).status == 412
+    assert kept.write(b"a", 0, fence=6).status == 200
+    assert kept.write(b"b", 1, fence=5).status == 412
+    assert kept.post("/signal?sig=KILL&fence=5").status == 412
+    assert kept.post("/lease?ttl=1&fence=5").status == 412
+    assert kept.status()["fence"] == 6
+    assert kept.post("/in?off=1", b"b").status == 400, "a fence must be named"
+
+
+# Signals and ends
+
+
+def test_int_reaches_the_whole_group(start: Start) -> None:
+    kept = start("sh", "-c", "trap 'echo interrupted; exit 3' INT; echo ready; sleep 60 & wait")
+    kept.read_until(b"ready\n")
+    assert kept.post("/signal?sig=INT&fence=1").status == 200
+    assert kept.read_all() == b"ready\ninterrupted\n"
+    assert kept.status()["exit_code"] == 3
+
+
+def test_a_signal_to_an_ended_program_is_no_error(start: Start) -> None:
+    kept = start("true")
+    kept.read_all()
+    assert kept.post("/signal?sig=KILL&fence=1").json["exit_code"] == 0
+
+
+def test_death_by_signal_is_a_negative_exit_code(start: Start) -> None:
+    kept = start("sh", "-c", "kill -9 $$")
+    kept.read_all()
+    assert kept.status()["exit_code"] == -9
+
+
+def test_what_a_program_leaves_running_ends_with_it(start: Start) -> None:
+    kept = start("sh", "-c", "sleep 600 & echo $!; exit 0")
+    left_over = int(kept.read_all())
+    wait_until(lambda: not is_alive(left_over))
+
+
+def test_a_program_that_cannot_be_started_has_ended_with_its_reason(start: Start) -> None:
+    kept = start("no-such-program")
+    assert kept.first["exit_code"] == 127
+    assert "no-such-program" in kept.first["error"]
+    assert kept.get("/out?fd=1&from=0&wait=5").eof
+
+
+def test_the_way_it_ended_is_on_disk(start: Start) -> None:
+    kept = start("sh", "-c", "exit 4")
+    kept.read_all()
+    assert json.loads((kept.directory / "exit").read_text())["exit_code"] == 4
+
+
+# Leases
+
+
+def test_an_orphan_ends_itself(start: Start) -> None:
+    kept = start("sleep", "600", lease=0.3)
+    wait_until((kept.directory / "exit").exists)
+    ended = json.loads((kept.directory / "exit").read_text())
+    assert (ended["exit_code"], ended["ended_by"]) == (-signal.SIGTERM, "lease")
+
+
+def test_an_orphan_that_ignores_term_is_killed(start: Start) -> None:
+    kept = start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done", lease=0.3, grace=0.2)
+    wait_until((kept.directory / "exit").exists)
+    assert json.loads((kept.directory / "exit").read_text())["exit_code"] == -signal.SIGKILL
+
+
+def test_a_lease_is_pushed_by_asking_and_by_reading(start: Start) -> None:
+    kept = start("cat", lease=1.0)
+    assert kept.get("/out?fd=1&from=0&wait=1.3").status == 200, "it is no orphan while somebody reads"
+    assert kept.status()["running"]
+    assert kept.post("/lease?ttl=50&fence=1").json["lease_left"] > 40
+    kept.post("/lease?ttl=0&fence=1")
+    wait_until((kept.directory / "exit").exists)
+
+
+def test_a_keeper_that_nobody_needs_leaves_and_its_output_stays_readable(start: Start) -> None:
+    kept = start("sh", "-c", "echo rest; exit 6", lease=0.3)
+    keeper = json.loads((kept.directory / "keeper").read_text())["pid"]
+    wait_until(lambda: not is_alive(keeper))
+    assert run_ctl(kept.directory, "GET", "/out?fd=1&from=0") == (200, b"rest\n")
+    assert json.loads(run_ctl(kept.directory, "GET", "/status")[1])["exit_code"] == 6
+    assert run_ctl(kept.directory, "POST", "/in?off=0&fence=1", b"x")[0] == 410
+    assert run_ctl(kept.directory, "POST", "/forget")[0] == 200
+    assert not kept.directory.exists()
+
+
+# The spool
+
+
+NOISE = """
+    import sys, time
+    for n in range(2000):
+        sys.stdout.buffer.write(b"%07d" % n + b"." * 4088 + b"\\n")
+        if n % 20 == 0:
+            time.sleep(0.005)  # no program writes 8 MB before anybody can look
+"""
+
+
+def test_a_full_spool_pauses_the_program_until_it_is_read(start: Start) -> None:
+    kept = start(*python(NOISE), max_spool=MB // 2)
+    wait_until(lambda: bool(kept.status()["paused"]))
+    assert kept.status()["out"][0] < 2000 * 4096
+    data = kept.read_all(ack=True)
+    assert len(data) == 2000 * 4096
+    assert data[-4096:].startswith(b"0001999")
+    assert kept.status()["exit_code"] == 0
+
+
+def test_who_has_left_the_programs_group_is_paused_too(start: Start) -> None:
+    noisy = "setsid sh -c 'while kill -0 $0; do echo noise; done' $$ & wait"
+    kept = start("sh", "-c", noisy, max_spool=4096)
+    wait_until(lambda: bool(kept.status()["paused"]))
+
+    def grows() -> bool:
+        before = kept.status()["out"][0]
+        time.sleep(0.1)
+        return bool(kept.status()["out"][0] > before)
+
+    wait_until(lambda: not grows())
+    read = kept.status()["out"][0]
+    kept.get(f"/out?fd=1&from={read}&ack={read}")
+    wait_until(lambda: bool(kept.status()["out"][0] > read))  # and it may be paused again at once
+    kept.post("/signal?sig=KILL&fence=1")  # ends it in good order: what it started can end too
+
+
+def test_acknowledged_bytes_are_given_back_to_the_disk(start: Start) -> None:
+    kept = start(*python(NOISE))
+    size = len(kept.read_all())
+    kept.get(f"/out?fd=1&from={size}&ack={size}")
+    blocks = (kept.directory / "stdout").stat().st_blocks
+    if not blocks < size // 512 // 2:
+        pytest.skip("this file system cannot punch holes")
+    assert kept.get("/out?fd=1&from=0").status == 410
+
+
+def test_a_paused_program_can_still_be_interrupted(start: Start) -> None:
+    kept = start("sh", "-c", "trap 'exit 9' TERM; while :; do echo noise; done", max_spool=4096)
+    wait_until(lambda: bool(kept.status()["paused"]))
+    kept.post("/signal?sig=TERM&fence=1")
+    wait_until(lambda: kept.status()["exit_code"] == 9)
+
+
+def test_an_idle_keeper_uses_no_cpu(start: Start) -> None:
+    kept = start("cat")
+    keeper = json.loads((kept.directory / "keeper").read_text())["pid"]
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{keeper}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before = ticks()
+    kept.get("/out?fd=1&from=0&wait=1")
+    assert ticks() - before <= 2, "hundredths of a second, while one long poll waits"
+
+
+# Lives
+
+
+def test_starting_twice_finds_the_first(start: Start, tmp_path: Path) -> None:
+    first = start("sh", "-c", "echo once; cat", directory=tmp_path / "same")
+    second = start("sh", "-c", "echo twice; cat", directory=tmp_path / "same")
+    assert second.first["pid"] == first.first["pid"]
+    assert first.read_until(b"once\n") == b"once\n"
+
+
+def test_starts_side_by_side_make_one_program(start: Start, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        again = [pool.submit(start, "cat", directory=tmp_path / "same") for _ in range(4)]
+        assert len({kept.result().first["pid"] for kept in again}) == 1
+
+
+def test_starting_again_after_the_end_reports_the_end(start: Start, tmp_path: Path) -> None:
+    start("sh", "-c", "exit 5", directory=tmp_path / "same").read_all()
+    assert start("cat", directory=tmp_path / "same").first["exit_code"] == 5
+
+
+def test_the_keeper_outlives_whoever_started_it(start: Start, tmp_path: Path) -> None:
+    place = tmp_path / "survivor"
+    launch = json.dumps({"argv": ["cat"], "env": {}, "fence": 1, "lease": 60})
+    keep = f"{sys.executable} -I {PROGRAM} keep --dir {place}"
+    starter = subprocess.Popen(
+        ["sh", "-c", f"echo '{launch}' | {keep}; sleep 600"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    with starter:
+        assert starter.stdout is not None
+        status = json.loads(starter.stdout.readline())
+        os.killpg(starter.pid, signal.SIGKILL)
+    kept = Kept(place, status)
+    kept.write(b"still here", 0, eof=True)
+    assert kept.read_all() == b"still here"
+    end(place)
+
+
+def test_when_the_keeper_is_killed_the_program_gets_eof(start: Start) -> None:
+    kept = start("sh", "-c", "cat; echo bye")
+    os.kill(json.loads((kept.directory / "keeper").read_text())["pid"], signal.SIGKILL)
+    wait_until(lambda: (kept.directory / "stdout").read_bytes() == b"bye\n")
+
+
+def test_a_program_whose_keeper_was_killed_is_not_left_running(start: Start) -> None:
+    kept = start("sleep", "600")
+    os.kill(json.loads((kept.directory / "keeper").read_text())["pid"], signal.SIGKILL)
+    status: dict[str, Any] = {"running": True}
+
+    def keeper_is_missed() -> bool:
+        code, body = run_ctl(kept.directory, "GET", "/status")
+        status.update(json.loads(body))
+        return code == 200 and not status["running"]
+
+    wait_until(keeper_is_missed)
+    assert (status["exit_code"], status["ended_by"]) == (None, "keeper lost")
+    wait_until(lambda: not is_alive(kept.first["pid"]))
+
+
+def test_forgetting_drops_keeper_and_files_but_not_of_a_running_program(start: Start) -> None:
+    kept = start("cat")
+    keeper = json.loads((kept.directory / "keeper").read_text())["pid"]
+    assert kept.post("/forget").status == 409
+    kept.write(b"", 0, eof=True)
+    kept.read_all()
+    assert kept.post("/forget").status == 200
+    assert not kept.directory.exists()
+    wait_until(lambda: not is_alive(keeper))
+
+
+def test_a_directory_deeper_than_a_unix_address_is_no_obstacle(start: Start, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 90) / ("e" * 90)
+    start("sh", "-c", "echo deep; cat", directory=deep)
+    assert run_ctl(deep, "GET", "/out?fd=1&from=0&wait=5") == (200, b"deep\n")
+
+
+def test_a_keeper_holds_nothing_that_its_starter_left_open(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    launch = json.dumps({"argv": ["cat"], "env": {}, "fence": 1, "lease": 60}).encode()
+    command = [*PYTHON, str(PROGRAM), "keep", "--dir", str(tmp_path / "process")]
+    subprocess.run(command, input=launch, pass_fds=[write], check=True, capture_output=True, timeout=30)
+    os.close(write)
+    assert os.read(read, 1) == b"", "everybody has let go of it"
+    os.close(read)
+    end(tmp_path / "process")
+
+
+def test_secrets_arrive_by_descriptor_and_stand_nowhere_else(start: Start) -> None:
+    secret = "correct-horse-battery"
+    kept = start("sh", "-c", "cat /dev/fd/100; echo; cat", handover=secret, env={"PATH": os.environ["PATH"]})
+    kept.read_until(secret.encode() + b"\n")
+    keeper = json.loads((kept.directory / "keeper").read_text())["pid"]
+    for pid in (keeper, kept.first["pid"]):
+        for name in ("cmdline", "environ"):
+            assert secret.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
+    for file in kept.directory.iterdir():
+        if file.name not in ("stdout", "sock"):
+            assert secret.encode() not in file.read_bytes()
+
+
+def test_a_shielded_wrapper_survives_the_signal_for_its_child(start: Start) -> None:
+    kept = start("sh", "-c", "echo ready; cat; exit 8", shield=True)
+    kept.read_until(b"ready\n")
+    kept.post("/signal?sig=INT&fence=1")
+    kept.write(b"", 0, eof=True)
+    kept.read_all()
+    assert kept.status()["exit_code"] == 8
+
+
+# The door
+
+
+TOKEN = "a-token-long-enough"
+
+
+def open_door(root: Path, token: str = TOKEN) -> dict[str, Any]:
+    done = subprocess.run(
+        [*PYTHON, str(PROGRAM), "door", "--root", str(root), "--host", "127.0.0.1", "--port", "0"],
+        input=token.encode(),
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return dict(json.loads(done.stdout))
+
+
+def knock(port: int, method: str, target: str, *, token: str = TOKEN, body: bytes = b"") -> Reply:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    return ask(connection, method, target, body=body, headers={"X-Sandpiper-Token": token})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    root = tmp_path / "processes"
+    yield root
+    if (root / "door").exists():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(json.loads((root / "door").read_text())["pid"], signal.SIGKILL)
+
+
+def test_the_door_leads_to_the_keepers(start: Start, root: Path) -> None:
+    kept = start("cat", directory=root / "turn-1.2")
+    port = open_door(root)["port"]
+    assert knock(port, "POST", "/p/turn-1.2/in?off=0&fence=1&eof=1", body=b"x" * MB).status == 200
+    assert kept.read_all() == b"x" * MB
+    reply = knock(port, "GET", f"/p/turn-1.2/out?fd=1&from={MB - 3}")
+    assert (reply.body, reply.next, reply.eof) == (b"xxx", MB, True)
+
+
+def test_the_door_opens_only_for_its_token(start: Start, root: Path) -> None:
+    start("cat", directory=root / "one")
+    port = open_door(root)["port"]
+    assert knock(port, "GET", "/p/one/status", token="another").status == 401
+    assert knock(port, "GET", "/p/one/status").status == 200
+
+
+def test_nothing_but_processes_is_behind_the_door(start: Start, root: Path) -> None:
+    port = open_door(root)["port"]
+    for target in ("/p/unknown/status", "/p/../status", "/p/.hidden/status", "/", "/p/one"):
+        assert knock(port, "GET", target).status == 404
+
+
+def test_a_door_is_opened_once_and_replaced_for_a_new_token(root: Path) -> None:
+    first = open_door(root)
+    assert open_door(root) == first
+    second = open_door(root, "another-token-long-enough")
+    assert second["pid"] != first["pid"]
+    assert knock(second["port"], "GET", "/status", token="another-token-long-enough").status == 200
+
+
+def test_a_door_without_a_token_is_not_opened(root: Path) -> None:
+    done = subprocess.run(
+        [*PYTHON, str(PROGRAM), "door", "--root", str(root), "--port", "0"],
+        input=b"",
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert b"token" in done.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bot.access import Allowlist
-from bot.agents.claude_rounds import SET_A_KEY
+from bot.agents.claude.rounds import SET_A_KEY
 from bot.app_agents import agents_of
 from bot.clock import SystemClock
 from bot.core import Core, Policy

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bot.agents.acp import GENERIC, AcpCodec
-from bot.agents.claude import ClaudeCodec
+from bot.agents.acp.codec import GENERIC, AcpCodec
+from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import Codec, Permissions, Steering
-from bot.agents.codex import CodexCodec
-from bot.agents.opencode import OpenCodeCodec
+from bot.agents.codex.codec import CodexCodec
+from bot.agents.opencode.codec import OpenCodeCodec
 from bot.agents.registry import by_name
 from bot.agents.scripted import ScriptedCodec
 from bot.errors import SettingsError

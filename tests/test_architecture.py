@@ -132,6 +132,16 @@ def test_the_core_imports_neither_handlers_nor_sandbox_nor_storage() -> None:
     none_of(one for one in imports() if is_core(one.importer) and within(one.target, *EDGES))
 
 
+def test_no_agent_knows_another() -> None:
+    def agent(module: str) -> str:
+        return next((package for package in agents if within(module, package)), "")
+
+    agents = {f"bot.agents.{path.name}" for path in (ROOT / "bot" / "agents").iterdir() if path.is_dir()}
+    none_of(
+        one for one in imports() if agent(one.importer) and agent(one.target) not in ("", agent(one.importer))
+    )
+
+
 def test_the_core_needs_no_vendor_no_http_and_no_sql() -> None:
     """Standard library alone; the settings are pydantic's."""
     none_of(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bot.agents.acp import GENERIC, AcpCodec
+from bot.agents.acp.codec import GENERIC, AcpCodec
 from bot.agents.codec import Steering
 from tests.agents.claude import PLAN_FILE
 from tests.agents.driven import DrivenAgent

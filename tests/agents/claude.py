@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bot.agents.claude import ClaudeCodec
+from bot.agents.claude.codec import ClaudeCodec
 from bot.events import ToolStatus
 from tests.agents.driven import DrivenAgent
 from tests.agents.model.anthropic import bash

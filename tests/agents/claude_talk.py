@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bot.agents.claude import ClaudeCodec
+from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import (
     Answered,
     Decided,

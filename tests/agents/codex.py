@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bot.agents.codex import CodexCodec
+from bot.agents.codex.codec import CodexCodec
 from tests.agents.driven import DrivenAgent
 from tests.agents.model.responses import code, patch, shell, wait, wait_for_agent, write
 from tests.agents.model.script import Refusal, Reply, Script, Tool

@@ -18,7 +18,7 @@ from bot.agents.codec import (
     Step,
     Task,
 )
-from bot.agents.codex import CodexCodec
+from bot.agents.codex.codec import CodexCodec
 from bot.events import ToolCall
 
 Frame = Mapping[str, Any]

@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bot.agents.acp import GENERIC
-from bot.agents.claude import ClaudeCodec
+from bot.agents.acp.codec import GENERIC
+from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import Capabilities, Steering
-from bot.agents.codex import CodexCodec
-from bot.agents.opencode import OpenCodeCodec
+from bot.agents.codex.codec import CodexCodec
+from bot.agents.opencode.codec import OpenCodeCodec
 from bot.app_agents import PINS
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from bot.agents.codec import Happening
-from bot.agents.opencode import OpenCodeCodec
+from bot.agents.opencode.codec import OpenCodeCodec
 from tests.agents.driven import DrivenAgent, Entry
 from tests.agents.model.script import Refusal, Reply, Script, Tool
 from tests.agents.model.server import ModelServer

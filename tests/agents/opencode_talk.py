@@ -18,7 +18,7 @@ from bot.agents.codec import (
     Step,
     Task,
 )
-from bot.agents.opencode import OpenCodeCodec
+from bot.agents.opencode.codec import OpenCodeCodec
 from bot.events import Completed, ToolCall
 
 Frame = Mapping[str, Any]

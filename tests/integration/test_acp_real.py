@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.agents.acp_session import STOPPED_FOR
+from bot.agents.acp.session import STOPPED_FOR
 from bot.agents.asking import NOBODY
 from bot.agents.codec import Interrupt
 from bot.events import (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.agents.claude import EFFORTS
-from bot.agents.claude_asks import NOBODY_SEES_THE_PLAN
+from bot.agents.claude.asks import NOBODY_SEES_THE_PLAN
+from bot.agents.claude.codec import EFFORTS
 from bot.agents.codec import Permissions, Prompt
 from bot.events import (
     StopReason,

@@ -12,8 +12,8 @@ import pytest
 
 from bot.agents.asking import NOBODY, NOBODY_MAY
 from bot.agents.codec import Prompt
-from bot.agents.codex_items import UNASKED
-from bot.agents.codex_turns import INSTRUCTIONS, STILL_RUNNING
+from bot.agents.codex.items import UNASKED
+from bot.agents.codex.turns import INSTRUCTIONS, STILL_RUNNING
 from bot.events import (
     AgentStarted,
     ApprovalAsked,

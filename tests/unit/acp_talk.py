@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bot.agents.acp import GENERIC, AcpCodec
+from bot.agents.acp.codec import GENERIC, AcpCodec
 from bot.agents.codec import (
     Answered,
     Decided,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.agents.acp import AcpCodec
+from bot.agents.acp.codec import AcpCodec
 from bot.agents.codec import (
     Permissions,
     Prompt,

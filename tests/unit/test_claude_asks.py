@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bot.agents.asking import NOBODY, NOBODY_MAY
-from bot.agents.claude import ClaudeCodec
+from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import (
     Exited,
     Permissions,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bot.agents.claude_tools import describe
+from bot.agents.claude.tools import describe
 from bot.agents.codec import (
     Step,
 )

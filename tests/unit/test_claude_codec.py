@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.agents.claude import ClaudeCodec
+from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import (
     Exited,
     Task,

@@ -6,8 +6,8 @@ import pytest
 
 from bot.agents.asking import NOBODY, NOBODY_MAY, UNANSWERED
 from bot.agents.codec import Exited, Permissions, Step, Task
-from bot.agents.codex_tools import only_reads
-from bot.agents.codex_turns import APPROVED
+from bot.agents.codex.tools import only_reads
+from bot.agents.codex.turns import APPROVED
 from bot.events import (
     ApprovalAsked,
     Completed,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bot.agents.codec import Prompt, Steer, Task
-from bot.agents.codex import KEY, OPENAI, CodexCodec
-from bot.agents.codex_turns import GIVES_WAY, READ_FIRST
+from bot.agents.codex.codec import KEY, OPENAI, CodexCodec
+from bot.agents.codex.turns import GIVES_WAY, READ_FIRST
 from bot.events import AgentStarted, Cause, Completed, Notice, StopReason, ToolStatus
 from tests.agents.codex_talk import (
     ASK,

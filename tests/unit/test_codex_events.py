@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bot.agents.codex_errors import describe as describe_error
-from bot.agents.codex_state import Running
-from bot.agents.codex_tools import command_of, describe, done, outcome
+from bot.agents.codex.errors import describe as describe_error
+from bot.agents.codex.state import Running
+from bot.agents.codex.tools import command_of, describe, done, outcome
 from bot.events import Cause, Notice, Plan, StopReason, ToolStatus, Unknown, Usage
 from tests.agents.codex_talk import (
     ASK,

@@ -10,8 +10,8 @@ from bot.agents.asking import NOBODY
 from bot.agents.codec import (
     Permissions,
 )
-from bot.agents.opencode_asks import UNSEEN
-from bot.agents.opencode_turn import APPROVED
+from bot.agents.opencode.asks import UNSEEN
+from bot.agents.opencode.turn import APPROVED
 from bot.events import (
     ApprovalAsked,
     Completed,

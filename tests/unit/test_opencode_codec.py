@@ -11,8 +11,8 @@ from bot.agents.codec import (
     Permissions,
     Task,
 )
-from bot.agents.opencode import KEY, OpenCodeCodec
-from bot.agents.opencode_tools import describe
+from bot.agents.opencode.codec import KEY, OpenCodeCodec
+from bot.agents.opencode.tools import describe
 from bot.events import (
     AgentStarted,
     Cause,

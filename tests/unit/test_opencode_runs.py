@@ -10,8 +10,8 @@ from bot.agents.codec import (
     Exited,
     Permissions,
 )
-from bot.agents.opencode import OpenCodeCodec
-from bot.agents.opencode_turn import MOST_LOOKS, MOST_TRIES
+from bot.agents.opencode.codec import OpenCodeCodec
+from bot.agents.opencode.turn import MOST_LOOKS, MOST_TRIES
 from bot.events import (
     ApprovalAsked,
     Cause,

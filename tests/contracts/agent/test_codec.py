@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.agents.acp import AcpCodec
-from bot.agents.claude import ClaudeCodec
+from bot.agents.acp.codec import AcpCodec
+from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import Answered, Codec, Decided, Happening, LineBuffer, Lines, State, Step
-from bot.agents.codex import CodexCodec
-from bot.agents.opencode import OpenCodeCodec
+from bot.agents.codex.codec import CodexCodec
+from bot.agents.opencode.codec import OpenCodeCodec
 from bot.agents.scripted import ScriptedCodec
 from bot.events import (
     ApprovalAsked,

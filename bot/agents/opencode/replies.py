@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bot.agents.opencode_failures import patience_ended
-from bot.agents.opencode_turn import MARK, Turn
+from bot.agents.opencode.failures import patience_ended
+from bot.agents.opencode.turn import MARK, Turn
 from bot.agents.wire import RESULT_BYTES, Frame, frame_of, frames, items, number, part, string, token
 from bot.events import AgentStarted, Cause
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.agents.claude_state import Running, State
-from bot.agents.claude_tools import DELEGATING, PLAN_TOOLS, QUESTION_TOOL, answers, describe, kind_of, outcome
+from bot.agents.claude.state import Running, State
+from bot.agents.claude.tools import DELEGATING, PLAN_TOOLS, QUESTION_TOOL, answers, describe, kind_of, outcome
 from bot.agents.results import titled, verdict
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import (

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.agents import opencode_asks as asks
 from bot.agents.codec import Permissions
-from bot.agents.opencode_failures import reason, retrying, session_failed
-from bot.agents.opencode_replies import is_fine, purpose_of, take_reply
-from bot.agents.opencode_state import Running
-from bot.agents.opencode_tools import PLAN_TOOL, aborted, describe, done_with, failed, outcome
-from bot.agents.opencode_turn import MARK, Turn
+from bot.agents.opencode import asks as asks
+from bot.agents.opencode.failures import reason, retrying, session_failed
+from bot.agents.opencode.replies import is_fine, purpose_of, take_reply
+from bot.agents.opencode.state import Running
+from bot.agents.opencode.tools import PLAN_TOOL, aborted, describe, done_with, failed, outcome
+from bot.agents.opencode.turn import MARK, Turn
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import (
     RESULT_BYTES,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from bot.agents.asking import NOBODY, NOBODY_MAY, UNANSWERED, UNSUPPORTED, numbered, options, question
 from bot.agents.codec import Answered, Decided
-from bot.agents.codex_state import Asked, State
-from bot.agents.codex_tools import ask, command_of, doing, only_reads
+from bot.agents.codex.state import Asked, State
+from bot.agents.codex.tools import ask, command_of, doing, only_reads
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import (
     SUBJECT_CHARS,

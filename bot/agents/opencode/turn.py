@@ -13,8 +13,8 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from bot.agents.codec import Permissions
-from bot.agents.opencode_state import Failure, Said, State
-from bot.agents.opencode_tools import kind_of
+from bot.agents.opencode.state import Failure, Said, State
+from bot.agents.opencode.tools import kind_of
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import Frame
 from bot.events import (

@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 from bot.agents.asking import NOBODY
 from bot.agents.codec import Answered, Decided, Permissions
-from bot.agents.opencode_tools import wish
-from bot.agents.opencode_turn import Turn, question_ids
+from bot.agents.opencode.tools import wish
+from bot.agents.opencode.turn import Turn, question_ids
 from bot.agents.wire import RESULT_BYTES, SUBJECT_CHARS, TITLE_CHARS, Frame, frames, string, token
 from bot.events import ApprovalAsked, Question, Withdrawn
 

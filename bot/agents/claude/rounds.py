@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bot.agents.claude_asks import Asks
-from bot.agents.claude_calls import Calls
-from bot.agents.claude_state import Result, State, Tokens
+from bot.agents.claude.asks import Asks
+from bot.agents.claude.calls import Calls
+from bot.agents.claude.state import Result, State, Tokens
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import (
     SUBJECT_CHARS,

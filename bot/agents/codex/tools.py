@@ -7,7 +7,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from bot.agents.codex_state import Running
+from bot.agents.codex.state import Running
 from bot.agents.results import change_size, line_count, titled, verdict
 from bot.agents.wire import (
     SUBJECT_CHARS,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from bot.agents.codex_asks import Asks
-from bot.agents.codex_errors import describe
-from bot.agents.codex_items import Items
-from bot.agents.codex_state import State, Tokens
-from bot.agents.codex_turns import Turns
+from bot.agents.codex.asks import Asks
+from bot.agents.codex.errors import describe
+from bot.agents.codex.items import Items
+from bot.agents.codex.state import State, Tokens
+from bot.agents.codex.turns import Turns
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import SUBJECT_CHARS, Frame, frame, frames, one_line, part, string, token
 from bot.events import Cause, Plan, PlanEntry, PlanStatus, Usage

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.agents.acp_asks import is_asked_about, requested, withdrawn
-from bot.agents.acp_session import Conversation
-from bot.agents.acp_state import ENDED, Tool, Written
-from bot.agents.acp_telling import close_tools, flush, tell_tool
-from bot.agents.acp_tools import is_plan, learn, plan_in, plan_of, stopped
+from bot.agents.acp.asks import is_asked_about, requested, withdrawn
+from bot.agents.acp.session import Conversation
+from bot.agents.acp.state import ENDED, Tool, Written
+from bot.agents.acp.telling import close_tools, flush, tell_tool
+from bot.agents.acp.tools import is_plan, learn, plan_in, plan_of, stopped
 from bot.agents.wire import SUBJECT_CHARS, Frame, frame, frames, money, part, string, token
 from bot.events import Plan, PlanEntry, Usage
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bot.agents.codec import Permissions, Prompt, Task
-from bot.agents.codex_asks import Asks
-from bot.agents.codex_errors import describe
-from bot.agents.codex_items import Items
-from bot.agents.codex_state import Result, State, Words
+from bot.agents.codex.asks import Asks
+from bot.agents.codex.errors import describe
+from bot.agents.codex.items import Items
+from bot.agents.codex.state import Result, State, Words
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import TEXT_BYTES, Frame, frames, part, plain, string, token
 from bot.events import AgentStarted, Cause, Completed, StopReason, Text

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from bot.agents.claude_asks import Asks
-from bot.agents.claude_calls import Calls
-from bot.agents.claude_rounds import Rounds
-from bot.agents.claude_state import State
+from bot.agents.claude.asks import Asks
+from bot.agents.claude.calls import Calls
+from bot.agents.claude.rounds import Rounds
+from bot.agents.claude.state import State
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import (
     TEXT_BYTES,

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from bot.agents import opencode_asks as asks
 from bot.agents.codec import (
     Answered,
     Capabilities,
@@ -33,9 +32,10 @@ from bot.agents.codec import (
 )
 from bot.agents.codec import State as CodecState
 from bot.agents.loopback import loopback_ports
-from bot.agents.opencode_frames import Reading
-from bot.agents.opencode_state import Said, State
-from bot.agents.opencode_turn import Turn
+from bot.agents.opencode import asks as asks
+from bot.agents.opencode.frames import Reading
+from bot.agents.opencode.state import Said, State
+from bot.agents.opencode.turn import Turn
 from bot.agents.steps import StepBuilder
 from bot.models import Launch
 

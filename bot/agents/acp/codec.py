@@ -31,12 +31,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bot.agents.acp_asks import answered, forget_asks
-from bot.agents.acp_frames import Reading
-from bot.agents.acp_session import Conversation
-from bot.agents.acp_setup import Profile, Setup
-from bot.agents.acp_state import State, Words
-from bot.agents.acp_telling import flush
+from bot.agents.acp.asks import answered, forget_asks
+from bot.agents.acp.frames import Reading
+from bot.agents.acp.session import Conversation
+from bot.agents.acp.setup import Profile, Setup
+from bot.agents.acp.state import State, Words
+from bot.agents.acp.telling import flush
 from bot.agents.codec import (
     Answered,
     Capabilities,

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bot.agents.asking import NOBODY, NOBODY_MAY, UNANSWERED, UNSUPPORTED, numbered, options, question
-from bot.agents.claude_state import Asked, State
-from bot.agents.claude_tools import PLAN_TOOL, QUESTION_TOOL, describe, exactly, kind_of
+from bot.agents.claude.state import Asked, State
+from bot.agents.claude.tools import PLAN_TOOL, QUESTION_TOOL, describe, exactly, kind_of
 from bot.agents.codec import Answered, Decided, Permissions
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import SUBJECT_CHARS, TEXT_BYTES, Frame, frames, part, plain, string, token

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.agents.acp_asks import GO_ON, decided, withdraw
-from bot.agents.acp_errors import cause_of, words_of
-from bot.agents.acp_setup import Profile, Setup, call
-from bot.agents.acp_state import Ask, Injected, State, Words, Written
-from bot.agents.acp_telling import close_tools, flush, show_tools
+from bot.agents.acp.asks import GO_ON, decided, withdraw
+from bot.agents.acp.errors import cause_of, words_of
+from bot.agents.acp.setup import Profile, Setup, call
+from bot.agents.acp.state import Ask, Injected, State, Words, Written
+from bot.agents.acp.telling import close_tools, flush, show_tools
 from bot.agents.codec import Permissions, Steering
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import (

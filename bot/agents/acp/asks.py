@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from bot.agents.acp_errors import CANCELLED, METHOD_NOT_FOUND
-from bot.agents.acp_forms import answer_to, fields_of, options_of, question_of, takes_words
-from bot.agents.acp_state import Ask, State
-from bot.agents.acp_tools import described, learn
+from bot.agents.acp.errors import CANCELLED, METHOD_NOT_FOUND
+from bot.agents.acp.forms import answer_to, fields_of, options_of, question_of, takes_words
+from bot.agents.acp.state import Ask, State
+from bot.agents.acp.tools import described, learn
 from bot.agents.asking import NOBODY
 from bot.agents.codec import Permissions
 from bot.agents.steps import StepBuilder

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from bot.agents.claude_asks import Asks
-from bot.agents.claude_calls import Calls
-from bot.agents.claude_frames import Reading
-from bot.agents.claude_rounds import Rounds
-from bot.agents.claude_state import State, Written
+from bot.agents.claude.asks import Asks
+from bot.agents.claude.calls import Calls
+from bot.agents.claude.frames import Reading
+from bot.agents.claude.rounds import Rounds
+from bot.agents.claude.state import State, Written
 from bot.agents.codec import (
     Answered,
     Capabilities,

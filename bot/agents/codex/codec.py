@@ -24,10 +24,10 @@ from bot.agents.codec import (
     Task,
 )
 from bot.agents.codec import State as CodecState
-from bot.agents.codex_asks import Asks
-from bot.agents.codex_frames import Reading
-from bot.agents.codex_state import State
-from bot.agents.codex_turns import Turns
+from bot.agents.codex.asks import Asks
+from bot.agents.codex.frames import Reading
+from bot.agents.codex.state import State
+from bot.agents.codex.turns import Turns
 from bot.agents.loopback import loopback_ports
 from bot.agents.steps import StepBuilder
 from bot.models import Launch

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bot.agents.codex_state import Running, State, SubAgent
-from bot.agents.codex_tools import TOOLS, Outcome, ask, describe, doing, done, exactly, outcome
+from bot.agents.codex.state import Running, State, SubAgent
+from bot.agents.codex.tools import TOOLS, Outcome, ask, describe, doing, done, exactly, outcome
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import (
     RESULT_BYTES,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bot.agents.acp_state import Offer
+from bot.agents.acp.state import Offer
 from bot.agents.codec import Permissions
 from bot.agents.wire import Frame, frames, items, part, string
 

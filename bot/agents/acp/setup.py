@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bot.agents.acp_choices import mode_for, offers_of
-from bot.agents.acp_errors import AUTH_REQUIRED, cause_of, words_of
-from bot.agents.acp_state import Offer, State
+from bot.agents.acp.choices import mode_for, offers_of
+from bot.agents.acp.errors import AUTH_REQUIRED, cause_of, words_of
+from bot.agents.acp.state import Offer, State
 from bot.agents.codec import Permissions, Steering
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import SUBJECT_CHARS, TEXT_BYTES, Frame, part, string, token

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from zlib import crc32
 
-from bot.agents.acp_asks import is_asked_about
-from bot.agents.acp_state import ENDED, State
-from bot.agents.acp_tools import described
+from bot.agents.acp.asks import is_asked_about
+from bot.agents.acp.state import ENDED, State
+from bot.agents.acp.tools import described
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import RESULT_BYTES, SUBJECT_CHARS, TEXT_BYTES, THOUGHT_BYTES
 from bot.events import Text, Thought, ToolCall, ToolStatus

@@ -12,7 +12,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from bot.agents.acp_state import ENDED, Tool
+from bot.agents.acp.state import ENDED, Tool
 from bot.agents.results import change_size, line_count, patch_size, titled, verdict
 from bot.agents.steps import MOST_APPROVED
 from bot.agents.wire import (

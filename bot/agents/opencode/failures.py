@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from bot.agents.opencode_state import Failure
-from bot.agents.opencode_turn import Turn
+from bot.agents.opencode.state import Failure
+from bot.agents.opencode.turn import Turn
 from bot.agents.wire import RESULT_BYTES, SUBJECT_CHARS, Frame, number, one_line, part, string
 from bot.events import Cause
 

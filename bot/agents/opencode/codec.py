@@ -32,7 +32,7 @@ from bot.agents.codec import (
 )
 from bot.agents.codec import State as CodecState
 from bot.agents.loopback import loopback_ports
-from bot.agents.opencode import asks as asks
+from bot.agents.opencode import asks
 from bot.agents.opencode.frames import Reading
 from bot.agents.opencode.state import Said, State
 from bot.agents.opencode.turn import Turn

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bot.agents.codec import Permissions
-from bot.agents.opencode import asks as asks
+from bot.agents.opencode import asks
 from bot.agents.opencode.failures import reason, retrying, session_failed
 from bot.agents.opencode.replies import is_fine, purpose_of, take_reply
 from bot.agents.opencode.state import Running

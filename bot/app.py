@@ -135,6 +135,7 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
             programs=programs,
             clock=clock,
             scratch=_scratch(settings.data_dir),
+            shared=settings.data_dir / "shared",
             owner=f"{socket.gethostname()}:{os.getpid()}",
             policy=_policy(settings),
         )

@@ -14,6 +14,7 @@ from bot.agents.codex.codec import CodexCodec
 from bot.agents.opencode.codec import OpenCodeCodec
 from bot.agents.registry import by_name
 from bot.agents.scripted import ScriptedCodec
+from bot.agents.side_tools import SideTools
 from bot.errors import SettingsError
 from bot.programs import Program
 from bot.settings import AgentSpec, Settings
@@ -128,7 +129,11 @@ def _codec(settings: Settings, name: str, protocol: str, command: tuple[str, ...
             )
     codec.name = name
     codec.capabilities = replace(codec.capabilities, models=spec.models)
-    return codec
+    if not settings.agent.side_tools:
+        return codec
+    given = (settings.anthropic.api_key, settings.anthropic.auth_token, settings.openai.api_key)
+    known = (key, *secrets.values(), *(secret.get_secret_value() for secret in given))
+    return SideTools(codec, secrets=tuple(filter(None, known)))
 
 
 def check(settings: Settings, agents: Mapping[str, Codec]) -> None:

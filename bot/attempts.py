@@ -21,6 +21,7 @@ from bot.ports import Clock, Process, Store, Surface
 from bot.preparation import Box, Preparation
 from bot.prompts import first_prompt, next_prompt, resumed_prompt
 from bot.sandboxes import Sandboxes
+from bot.sharing import Sharing
 from bot.workspace import Workspaces
 
 # How long to wait before each further attempt: an agent that dies at once gets no more than these.
@@ -39,6 +40,7 @@ class Attempts:
         workspaces: Workspaces,
         preparation: Preparation,
         endings: Endings,
+        sharing: Sharing,
         agents: Mapping[str, Codec],
         clock: Clock,
         deadlines: Deadlines,
@@ -52,6 +54,7 @@ class Attempts:
         self._workspaces = workspaces
         self._preparation = preparation
         self._endings = endings
+        self._sharing = sharing
         self._agents = agents
         self._clock = clock
         self._deadlines = deadlines
@@ -107,7 +110,7 @@ class Attempts:
             "prepare", self._deadlines.prepare, self._attach_or_spawn(driver, codec, launch, memory, box)
         )
         conversation = Conversation(
-            driver, codec, launch, process, box.sandbox, self._workspaces, self._deadlines
+            driver, codec, launch, process, box.sandbox, self._workspaces, self._sharing, self._deadlines
         )
         try:
             await conversation.hold()

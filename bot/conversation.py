@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from bot.agents.codec import Codec, Exited, Happening, Interrupt, LineBuffer, Lines, Prompt, Steer, Step
+from bot.agents.codec import (
+    Answered,
+    Codec,
+    Exited,
+    Happening,
+    Interrupt,
+    LineBuffer,
+    Lines,
+    Prompt,
+    Steer,
+    Step,
+)
 from bot.approvals import answer_of, asked, settled, withdrawn
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.errors import (
@@ -19,13 +30,26 @@ from bot.errors import (
     SandpiperError,
     StaleFence,
 )
-from bot.events import AgentStarted, Cause, Completed, Event, Phase, Steered, StopReason, Unknown
+from bot.events import (
+    AgentStarted,
+    Cause,
+    Completed,
+    Event,
+    FileOffered,
+    Phase,
+    PortOffered,
+    Shared,
+    Steered,
+    StopReason,
+    Unknown,
+)
 from bot.feed import STDERR, STDOUT, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, denied
 from bot.last_words import KEPT_BYTES, AgentDied, LastWords, not_started
 from bot.models import Inbox, Input, Launch, Memory, Record
 from bot.patience import patiently
 from bot.ports import Process, Sandbox
 from bot.prompts import finish_up, said
+from bot.sharing import ShareOutcome, Sharing
 from bot.workspace import Workspaces
 
 log = logging.getLogger(__name__)
@@ -66,14 +90,15 @@ class Conversation:
         process: Process,
         sandbox: Sandbox,
         workspaces: Workspaces,
+        sharing: Sharing,
         deadlines: Deadlines,
     ) -> None:
         self._driver = driver
         self._codec = codec
-        self._launch = launch
         self._process = process
         self._sandbox = sandbox
         self._workspaces = workspaces
+        self._sharing = sharing
         self._deadlines = deadlines
         self._lines = LineBuffer(offset=driver.turn.out_offset)
         # Read again after a restart, so that the cause of a death that was said before is still known.
@@ -109,6 +134,7 @@ class Conversation:
         if self._word is not None:
             self._stopping = (await driver.store.inbox(turn.id)).stop_by
         async with feed:
+            self._share(driver.timeline.offers, feed)  # of before a restart
             if word := await self._last_word(feed):
                 return word
             async for item in feed.items():
@@ -134,7 +160,9 @@ class Conversation:
                     return
                 lines = self._lines.feed(data)
                 if lines:
-                    self._remember_unreadable(await self._step(Lines(lines), out_offset=self._lines.offset))
+                    step = await self._step(Lines(lines), out_offset=self._lines.offset)
+                    self._remember_unreadable(step)
+                    self._share(step.events, feed)
                 elif self._lines.offset > self._driver.turn.out_offset:  # a line too long to be one
                     await self._driver.record(Record(out_offset=self._lines.offset))
                 feed.acked[STDOUT] = self._driver.turn.out_offset
@@ -146,6 +174,10 @@ class Conversation:
                 await self._tell_denied()
                 if any(deadline <= self._driver.clock.now() for deadline in self._asking.values()):
                     await self._driver.store.expire_asks(self._driver.turn.id, self._driver.fence)
+            case ShareOutcome(offer=offer, done=done, text=text, told=told):
+                answer = Answered(offer.id, told if done else "", told)
+                await self._step(answer, events=(Shared(offer.id, text, done),))
+                await self._sharing.tidy(self._sandbox, offer)
             case Late(phase="interrupt"):
                 raise TurnStopped(self._stopping)
             case Late(phase=phase, seconds=seconds):
@@ -154,6 +186,11 @@ class Conversation:
                 raise error
             case Ended(code=code):
                 await self._ended(code)
+
+    def _share(self, events: Iterable[Event], feed: Feed) -> None:
+        for event in events:
+            if isinstance(event, FileOffered | PortOffered):
+                feed.beside(self._sharing.share(self._driver, self._sandbox, event))
 
     async def _is_over(self, completed: Completed, feed: Feed) -> bool:
         """Nothing more to say to the agent? Else it was said, and its next word is awaited."""
@@ -263,7 +300,7 @@ class Conversation:
         if self._stopping:
             raise TurnStopped(self._stopping)
         if code == NOT_FOUND and not self._driver.turn.out_offset:
-            raise not_started(self._codec.name, self._launch.argv[0], tail)
+            raise not_started(self._codec.name, tail)
         raise AgentDied(code, tail)
 
     async def _complaint(self, data: bytes, feed: Feed) -> None:

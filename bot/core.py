@@ -24,6 +24,7 @@ from bot.pull_requests import PullRequests
 from bot.recovery import resume_open_turns
 from bot.sandboxes import Sandboxes
 from bot.sessions import Defaults, Sessions
+from bot.sharing import Sharing
 from bot.turns import Turns
 from bot.workspace import Workspaces
 
@@ -63,6 +64,7 @@ class Core:
         agents: Mapping[str, Codec],
         clock: Clock,
         scratch: Path,
+        shared: Path,
         owner: str,
         policy: Policy,
         programs: Mapping[str, Program] = MappingProxyType({}),
@@ -84,6 +86,7 @@ class Core:
             workspaces,
             preparation,
             endings,
+            Sharing(store, clock, shared),
             agents,
             clock,
             policy.deadlines,

@@ -141,13 +141,15 @@ class Endings:
         )
 
     async def _push(self, driver: Driver, sandbox: Sandbox, outgoing: Outgoing, answer: str) -> PullRequest:
-        session = driver.session
+        session = await self._store.session(driver.session.id)  # its agent may have named the work since
         threads = [
             (key, self._surfaces[key.surface].link(key) if key.surface in self._surfaces else "")
             for key in await self._store.threads(session.id)
         ]
         people = await self._store.authors(session.id)
-        summary = answer or "\n".join(f"- {subject}" for subject in outgoing.work.subjects)
+        summary = (
+            session.description or answer or "\n".join(f"- {subject}" for subject in outgoing.work.subjects)
+        )
         return await self._pull_requests.publish(session, sandbox, outgoing, summary, threads, people)
 
     async def _settle(self, driver: Driver, sandbox: Sandbox) -> None:

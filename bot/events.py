@@ -193,6 +193,61 @@ class Unknown:
     type: Literal["unknown"] = "unknown"
 
 
+# What an agent does with side tools of ours.
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the work is called, and how it is to be described when it is published ("": as the agent's last
+    words do)."""
+
+    title: str
+    description: str = ""
+    type: Literal["named"] = "named"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the agent is, in a line of its own for people."""
+
+    text: str
+    type: Literal["progress"] = "progress"
+
+
+@dataclass(frozen=True, slots=True)
+class FileOffered:
+    """A file for people in the thread: a copy at `path` in the sandbox's home, of `size` bytes. The agent
+    waits for what becomes of it (Shared)."""
+
+    id: str
+    path: str
+    name: str
+    title: str = ""
+    size: int = 0
+    type: Literal["file_offered"] = "file_offered"
+
+
+@dataclass(frozen=True, slots=True)
+class PortOffered:
+    """A server for people to look at, on this TCP port of the box's loopback. The agent waits for what
+    becomes of it (Shared)."""
+
+    id: str
+    port: int
+    title: str = ""
+    type: Literal["port_offered"] = "port_offered"
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What became of a FileOffered or PortOffered, in words for people. done: they have it now."""
+
+    id: str
+    text: str
+    done: bool = True
+    type: Literal["shared"] = "shared"
+
+
 # What the bot itself adds to a turn's story.
 
 
@@ -248,6 +303,11 @@ Event = (
     | Notice
     | Completed
     | Unknown
+    | Named
+    | Progress
+    | FileOffered
+    | PortOffered
+    | Shared
     | Phase
     | Steered
     | LeftOver

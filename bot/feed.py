@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from bot.driver import Deadlines
 from bot.errors import ProcessGone, SandboxError, SandboxGone, SandboxNotRunning, SandboxUnreachable
 from bot.ports import Clock, Process, Sandbox, Watch
+from bot.sharing import ShareOutcome
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Lost:
     error: SandboxError
 
 
-Item = Output | Ended | Rung | Late | Tick | Lost
+Item = Output | Ended | Rung | Late | Tick | Lost | ShareOutcome
 
 
 class Feed:
@@ -111,6 +112,14 @@ class Feed:
     def interrupt_within(self, seconds: float) -> None:
         """Have a Late("interrupt") come after so many seconds."""
         self._start(self._late("interrupt", seconds))
+
+    def beside(self, work: Awaitable[Item]) -> None:
+        """Have what comes of this work come as an item, while others go on."""
+
+        async def put() -> None:
+            await self._queue.put(await work)
+
+        self._start(put())
 
     def wait_for_people(self, waits: bool) -> None:
         """An agent that waits for an answer is not silent; once it has that, its silence counts anew."""

@@ -16,6 +16,7 @@ SHOWN_CHARS = 1500
 
 KILLED = (-9, 137)
 
+_MISSING = re.compile(r"sandpiper: .{1,4096} cannot be started: ")
 _KEY_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----")
 _KEY_BODY = re.compile(r"\A(?:[ \t]*[A-Za-z0-9+/=]{16,}[ \t]*(?:\n|\Z))+")
 
@@ -71,12 +72,12 @@ class AgentDied(SandpiperError):
         self.tail = tail
 
 
-def not_started(agent: str, program: str, tail: str) -> AgentMissing:
+def not_started(agent: str, tail: str) -> AgentMissing:
     """Exit code 127 before a word: is the agent's program missing, or something that it needs? The one is
-    said by sandbox/inside/forward.py, the other by a shell, env or the program itself."""
+    said by our own programs that start it (sandbox/inside/), the other by a shell, env or the program."""
     setting = f"SANDPIPER_AGENT_{agent.upper()}"
     last = tail.rpartition("\n")[2]
-    if not last or last.startswith(f"sandpiper: {program} cannot be started"):
+    if not last or _MISSING.match(last):
         return AgentMissing(
             f"The agent '{agent}' is not installed in the sandbox.",
             f"Install it there, or name its path with {setting}.",

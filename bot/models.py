@@ -238,7 +238,8 @@ class NewSession:
 class Session:
     """base: the branch that the work starts from and that the pull request goes to. base_sha: the
     commit that the session's branch was made from. ready: a commit that is finished but not
-    published. published: the last commit that we pushed. pull_request: its number and URL."""
+    published. published: the last commit that we pushed. pull_request: its number and URL. named: what the
+    agent calls the work. description: how it would have what is not published yet described."""
 
     id: str
     tenant: str
@@ -259,6 +260,8 @@ class Session:
     created_at: float = 0.0
     effort: str = ""
     since: str = ""
+    named: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -474,6 +477,7 @@ class SayingKind(StrEnum):
     RECEIPT = "receipt"
     ASK = "ask"  # an agent's question, or what it wants to do
     ASKED = "asked"  # the same, redrawn where it stands: what came of it
+    FILE = "file"  # a file that an agent shares
 
 
 class Mark(StrEnum):
@@ -525,6 +529,18 @@ class Final:
 
 
 @dataclass(frozen=True, slots=True)
+class SharedFile:
+    """A file for people to see. path: our own copy of it, one of the data directory's `shared`, which is
+    deleted when it was said. name: what people see, in the agent's words, as is `title`, a line about it or
+    "". size: in bytes."""
+
+    path: str
+    name: str
+    title: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Saying:
     """Something to be said exactly once. `key` is its idempotency key.
 
@@ -544,6 +560,7 @@ class Saying:
     private: str = ""
     ask: Ask | None = None
     amends: str = ""
+    file: SharedFile | None = None
 
 
 @dataclass(frozen=True, slots=True)

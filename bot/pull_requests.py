@@ -63,7 +63,8 @@ class PullRequests:
 
 def _title(session: Session, outgoing: Outgoing) -> str:
     subjects = outgoing.work.subjects
-    title = subjects[0] if len(subjects) == 1 else session.title or (subjects[-1] if subjects else "")
+    usual = subjects[0] if len(subjects) == 1 else session.title or (subjects[-1] if subjects else "")
+    title = session.named or usual
     title = " ".join(title.split()) or outgoing.work.branch
     return title if len(title) <= TITLE_LIMIT else title[: TITLE_LIMIT - 1] + "…"
 

@@ -185,12 +185,14 @@ class AgentSpec(Section):
 
 class AgentSettings(Section):
     """Agents' programs. claude: name on PATH or path of Claude Code. scripted: also offer the
-    scripted agent of the demo and the tests. registry: the npm registry that they are installed from."""
+    scripted agent of the demo and the tests. registry: the npm registry that they are installed from.
+    side_tools: whether they get tools of ours, to share files, ask people, name their work."""
 
     claude: str = "claude"
     scripted: bool = False
     scripted_pace: float = Field(default=1.0, ge=0)
     registry: str = ""
+    side_tools: bool = True
 
 
 class AnthropicSettings(Section):

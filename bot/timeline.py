@@ -11,14 +11,19 @@ from bot.events import (
     BrokenOff,
     Completed,
     Event,
+    FileOffered,
     LeftOver,
+    Named,
     Notice,
     Phase,
     Plan,
     PlanEntry,
     PlanStatus,
+    PortOffered,
+    Progress,
     Question,
     Settled,
+    Shared,
     Steered,
     Text,
     Thought,
@@ -36,6 +41,7 @@ KEPT_PLAN = 100
 
 THINKING = "Thinking"
 WAITING = "Waiting for an answer"
+SHARING = "Sharing"
 ASK = "ask:"  # how the id of a row begins that shows what people are asked
 
 
@@ -68,7 +74,8 @@ class Timeline:
     """headline: what is going on right now. final: set when the turn has ended.
 
     last_word: the agent's, as long as nothing was said or done about it: a restarted bot starts there.
-    weight: about how many characters were folded in.
+    offers: what the agent offers people and was not answered about yet. weight: about how many characters
+    were folded in.
     """
 
     turn: int
@@ -87,6 +94,7 @@ class Timeline:
     left_notes: tuple[str, ...] = ()
     last_word: Completed | None = None
     broken_off: BrokenOff | None = None
+    offers: tuple[FileOffered | PortOffered, ...] = ()
     weight: int = field(default=0, compare=False)
 
     def apply(self, events: Iterable[Event]) -> Timeline:
@@ -135,6 +143,20 @@ class Timeline:
                 return self._answered(id, text, RowStatus.COMPLETED if allowed else RowStatus.FAILED)
             case Withdrawn(id=id):
                 return self._answered(id, "Not needed any more", RowStatus.COMPLETED)
+            case Named(title=title):
+                return self._with(Row(f"named:{self._number}", f"Named it: {title}", RowStatus.COMPLETED))
+            case Progress(text=text):
+                row = Row(f"progress:{self._number}", text, RowStatus.COMPLETED)
+                return replace(self, headline=text)._with(row)
+            case FileOffered(id=id, name=name):
+                told = replace(self, offers=(*self.offers, event))
+                return told._asks(id, f"Sharing {name}", "", SHARING)
+            case PortOffered(id=id, port=port):
+                told = replace(self, offers=(*self.offers, event))
+                return told._asks(id, f"Sharing port {port}", "", SHARING)
+            case Shared(id=id, text=text, done=done):
+                told = replace(self, offers=tuple(offer for offer in self.offers if offer.id != id))
+                return told._answered(id, text, RowStatus.COMPLETED if done else RowStatus.FAILED)
             case LeftOver(files=files, notes=notes):
                 told = replace(
                     self,
@@ -158,9 +180,9 @@ class Timeline:
             case _:
                 return self
 
-    def _asks(self, id: str, title: str, subject: str) -> Timeline:
+    def _asks(self, id: str, title: str, subject: str, headline: str = WAITING) -> Timeline:
         row = Row(f"{ASK}{id}", title, RowStatus.IN_PROGRESS, ToolKind.OTHER, subject=subject)
-        return replace(self, headline=WAITING)._with(row)
+        return replace(self, headline=headline)._with(row)
 
     def _answered(self, id: str, result: str, status: RowStatus) -> Timeline:
         rows = tuple(
@@ -169,7 +191,8 @@ class Timeline:
             else row
             for row in self.rows
         )
-        return replace(self, rows=rows, headline=THINKING if self.headline == WAITING else self.headline)
+        waited = self.headline in (WAITING, SHARING)
+        return replace(self, rows=rows, headline=THINKING if waited else self.headline)
 
     def _usage(self, event: Usage) -> Timeline:
         usage = (*(known for known in self.usage if known.key != event.key), event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bot.errors import SandpiperError
+from bot.events import Event, Named
 from bot.models import Choice, Memory, NewSession, PullRequest, Repository, Session, ThreadKey, branch_alias
 from storage import deliveries, people, repositories
 from storage.database import Row, Tx
@@ -47,6 +48,8 @@ def get(tx: Tx, id: str) -> Session:
         created_at=row["created_at"],
         effort=row["effort"],
         since=row["since"],
+        named=row["named"],
+        description=row["description"],
     )
 
 
@@ -141,6 +144,20 @@ def choose(tx: Tx, id: str, choice: Choice) -> None:
         remember(tx, id, Memory(""))
 
 
+def name(tx: Tx, id: str, events: Sequence[Event]) -> None:
+    """What the agent calls its work, where one of these events says so."""
+    for event in events:
+        if isinstance(event, Named):
+            tx.run(
+                "UPDATE sessions SET named = ?, description = CASE WHEN ? = '' THEN description ELSE ? END"
+                " WHERE id = ?",
+                event.title,
+                event.description,
+                event.description,
+                id,
+            )
+
+
 def of_owner(tx: Tx, person: int, place: str) -> Sequence[str]:
     """The sessions of a person with an open turn whose first thread is in this place ("surface:scope")."""
     rows = tx.all(
@@ -160,8 +177,8 @@ def set_ready(tx: Tx, id: str, commit: str) -> None:
 
 def set_published(tx: Tx, id: str, commit: str, pull_request: PullRequest) -> None:
     row = tx.single(
-        "UPDATE sessions SET ready = '', published = ?, pull_request = ?, pull_request_url = ?"
-        " WHERE id = ? RETURNING repository",
+        "UPDATE sessions SET ready = '', description = '', published = ?, pull_request = ?,"
+        " pull_request_url = ? WHERE id = ? RETURNING repository",
         commit,
         pull_request.number,
         pull_request.url,

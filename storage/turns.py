@@ -205,6 +205,7 @@ def record(tx: Tx, id: int, fence: int, step: Record) -> Turn:
         events.journal(tx, id, held["attempt"], held["in_offset"], step.stdin)
     if step.events:
         events.append(tx, id, step.events)
+        sessions.name(tx, held["session"], step.events)
         usage.save_all(tx, id, held["tenant"], held["person"], step.events)
     inputs.settle(tx, id, step.written, step.consumed, step.deferred)
     asks.withdraw(tx, id, step.withdrawn)

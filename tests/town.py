@@ -149,6 +149,7 @@ async def town(
         agents={"lines": LineCodec(), "other": LineCodec("other")},
         clock=clock,
         scratch=scratch,
+        shared=tmp_path / "shared",
         owner="test",
         policy=policy or Policy(defaults=Defaults("acme/web", "lines"), allowlist=OPEN),
     )

@@ -40,7 +40,8 @@ class Capabilities:
 
     resume: its conversation goes on in a new process. interrupt: it stops in the middle of a tool and
     lives on. images: it is shown pictures; else it is told their paths, and may open them. approvals: it
-    asks before it acts, where it is told to. questions: it can put one to people and wait. efforts: how
+    asks before it acts, where it is told to. questions: it can put one to people and wait. side_tools: it can
+    be given tools of ours (bot/agents/side_tools.py). efforts: how
     hard it can be told to think, from little to much. models: the names that it takes; none: not known
     beforehand, so any is tried.
     """
@@ -53,6 +54,7 @@ class Capabilities:
     cost: bool = False
     approvals: bool = False
     questions: bool = False
+    side_tools: bool = False
     efforts: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
 
@@ -73,7 +75,8 @@ class Task:
     """What a process is started for. `resume_token` continues the agent's own session. effort: how hard
     to think, in the agent's own words; "" leaves it to the agent. answerable: people can be asked inside
     the turn; else a question or a request for approval is answered by the codec at once. command: how the
-    program is called in this sandbox; () = as the codec calls it."""
+    program is called in this sandbox; () = as the codec calls it. side_tools: the path in the box of an MCP
+    server on stdio that the agent is to have, "": none."""
 
     prompt: Prompt
     cwd: str
@@ -86,6 +89,7 @@ class Task:
     permissions: Permissions = Permissions.AUTO
     answerable: bool = False
     command: tuple[str, ...] = ()
+    side_tools: str = ""
 
 
 # What happens to a codec
@@ -119,7 +123,8 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer to Question `id`, an option or other words. "": nobody answered; `reason` says why."""
+    """The answer to Question `id`, an option or other words; or what became of FileOffered or PortOffered
+    `id`. "": nobody answered, or nothing came of it; `reason` says why."""
 
     id: str
     text: str

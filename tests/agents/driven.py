@@ -34,6 +34,8 @@ from bot.agents.codec import (
 )
 from bot.events import ApprovalAsked, Completed, Event, Question, Text, ToolCall
 
+PROGRAMS = Path(__file__).parents[2] / "sandbox" / "inside"
+
 Entry = dict[str, Any]
 
 
@@ -57,7 +59,8 @@ class DrivenAgent:
     @contextlib.asynccontextmanager
     async def started(cls, codec: Codec, task: Task) -> AsyncIterator[DrivenAgent]:
         launch = codec.launch(task)
-        env = {"PATH": os.environ["PATH"], "HOME": task.home, **launch.env, **launch.secrets}
+        known = {"PATH": os.environ["PATH"], "HOME": task.home, "SANDPIPER_PROGRAMS": str(PROGRAMS)}
+        env = {**known, **launch.env, **launch.secrets}
         process = await asyncio.create_subprocess_exec(
             *launch.argv,
             stdin=asyncio.subprocess.PIPE,

@@ -146,6 +146,7 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
             agents={agent.name: agent},
             clock=clock,
             scratch=scratch,
+            shared=directory / "shared",
             owner="bench",
             policy=Policy(defaults=Defaults(WEB, agent.name), allowlist=Allowlist(("*",), ("*",), ("*",))),
         )

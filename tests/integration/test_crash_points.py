@@ -200,6 +200,7 @@ class World:
             agents={"lines": cast(Codec, LineCodec())},
             clock=self.clock,
             scratch=scratch,
+            shared=self.directory / "shared",
             owner="test",
             policy=POLICY,
         )

@@ -53,7 +53,7 @@ def test_words_of_another_output_are_lines_of_their_own() -> None:
     "tail", ["", "sandpiper: claude cannot be started: [Errno 2] No such file or directory: 'claude'"]
 )
 def test_a_program_that_is_not_there_is_named_with_its_setting(tail: str) -> None:
-    error = not_started("claude", "claude", tail)
+    error = not_started("claude", tail)
     assert "'claude' is not installed" in error.what and "SANDPIPER_AGENT_CLAUDE" in error.mend
 
 
@@ -66,5 +66,5 @@ def test_a_program_that_is_not_there_is_named_with_its_setting(tail: str) -> Non
     ],
 )
 def test_a_program_that_lacks_something_says_what(tail: str) -> None:
-    error = not_started("claude", "claude", tail)
+    error = not_started("claude", tail)
     assert tail in error.what and "not installed" not in error.what

@@ -58,7 +58,12 @@ from bot.agents.steps import StepBuilder
 from bot.models import Launch
 
 GENERIC = Capabilities(
-    steering=Steering.INTERRUPT, plan=True, cost=True, approvals=True, questions=True, images=False
+    steering=Steering.INTERRUPT,
+    plan=True,
+    cost=True,
+    approvals=True,
+    questions=True,
+    side_tools=True,
 )
 
 
@@ -114,6 +119,7 @@ class AcpCodec:
             effort=task.effort,
             permissions=task.permissions.value,
             answerable=task.answerable,
+            side_tools=task.side_tools,
             title=self.name,
         )
         talk = self._talk(state)

@@ -9,6 +9,7 @@ from bot.agents.acp.choices import mode_for, offers_of
 from bot.agents.acp.errors import AUTH_REQUIRED, cause_of, words_of
 from bot.agents.acp.state import Offer, State
 from bot.agents.codec import Permissions, Steering
+from bot.agents.mcp import SERVER, SHELL
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import SUBJECT_CHARS, TEXT_BYTES, Frame, part, string, token
 from bot.events import AgentStarted, Cause
@@ -104,10 +105,16 @@ class Setup:
             self._open()
 
     def _open(self) -> None:
-        params: dict[str, object] = {"cwd": self.state.cwd, "mcpServers": []}
+        params: dict[str, object] = {"cwd": self.state.cwd, "mcpServers": self._servers()}
         if self.state.resume:
             params["sessionId"] = self.state.resume
         call(self.state, self.out, self.state.stage, params)
+
+    def _servers(self) -> list[Frame]:
+        """Where people are asked, they would be asked for each call: its name is no proof of whose it is."""
+        if not self.state.side_tools or self.state.permissions != Permissions.AUTO:
+            return []
+        return [{"name": SERVER, "command": SHELL, "args": [self.state.side_tools], "env": []}]
 
     def _opened(self, result: Frame, error: Frame) -> None:
         state = self.state

@@ -137,6 +137,7 @@ class State:
     effort: str = ""
     permissions: str = ""
     answerable: bool = False
+    side_tools: str = ""
     stage: str = "hello"
     title: str = ""
     version: str = ""

@@ -14,6 +14,7 @@ from bot.agents.asking import NOBODY, NOBODY_MAY, UNANSWERED, UNSUPPORTED, numbe
 from bot.agents.claude.state import Asked, State
 from bot.agents.claude.tools import PLAN_TOOL, QUESTION_TOOL, describe, exactly, kind_of
 from bot.agents.codec import Answered, Decided, Permissions
+from bot.agents.mcp import is_side_tool
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import SUBJECT_CHARS, TEXT_BYTES, Frame, frames, part, plain, string, token
 from bot.events import ApprovalAsked, Question, ToolKind, Withdrawn
@@ -124,7 +125,7 @@ class Asks:
             self._deny(id, NOBODY_MAY)
 
     def _may(self, tool: str) -> bool:
-        return self.state.free or kind_of(tool) in _HARMLESS
+        return self.state.free or is_side_tool(tool) or kind_of(tool) in _HARMLESS
 
     def _approval(self, id: str, tool: str, given: Frame) -> ApprovalAsked:
         title = self._words(describe(tool, given, self.state.cwd).asked)

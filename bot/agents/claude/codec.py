@@ -31,6 +31,7 @@ from bot.agents.codec import (
 )
 from bot.agents.codec import State as CodecState
 from bot.agents.loopback import loopback_ports
+from bot.agents.mcp import LONGEST_CALL, SERVER, SHELL
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import Frame, to_line
 from bot.models import Launch
@@ -51,6 +52,7 @@ QUIET = {
     # Without it sub-agents run in the background by default: the result comes before their work is
     # done, and a process with a background command does not end when its stdin is closed.
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+    "MCP_TOOL_TIMEOUT": str(LONGEST_CALL * 1000),
     # Lets bypassPermissions work for root, which a container's user often is.
     "IS_SANDBOX": "1",
 }
@@ -90,7 +92,9 @@ class ClaudeCodec:
     """
 
     name = "claude"
-    capabilities = Capabilities(plan=True, cost=True, approvals=True, questions=True, efforts=EFFORTS)
+    capabilities = Capabilities(
+        plan=True, cost=True, approvals=True, questions=True, side_tools=True, efforts=EFFORTS
+    )
 
     def __init__(
         self,
@@ -121,7 +125,10 @@ class ClaudeCodec:
             *("--permission-mode", MODES[task.permissions], "--permission-prompt-tool", "stdio"),
             *("--disallowedTools", NOT_OFFERED),
         ]
+        if task.side_tools:
+            argv += ["--mcp-config", json.dumps(_servers(task.side_tools))]
         if task.permissions is not Permissions.AUTO:
+            argv.append("--strict-mcp-config")  # a repository's servers would be started unasked
             argv += ["--managed-settings", json.dumps(ONLY_PEOPLE_ALLOW)]
         if task.permissions is Permissions.PLAN:
             # Not the permission to skip them: that there is such a mode to go to once a plan is approved.
@@ -189,6 +196,10 @@ class ClaudeCodec:
         out.write.append(before + to_line(_user_message(prompt)))
         Calls(state, out).give_way()
         return out.step(state.to_json(), written=prompt.inputs)
+
+
+def _servers(side_tools: str) -> Frame:
+    return {"mcpServers": {SERVER: {"type": "stdio", "command": SHELL, "args": [side_tools]}}}
 
 
 def _user_message(prompt: Prompt) -> Frame:

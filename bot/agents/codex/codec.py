@@ -29,6 +29,7 @@ from bot.agents.codex.frames import Reading
 from bot.agents.codex.state import State
 from bot.agents.codex.turns import Turns
 from bot.agents.loopback import loopback_ports
+from bot.agents.mcp import LONGEST_CALL, SERVER, SHELL
 from bot.agents.steps import StepBuilder
 from bot.models import Launch
 
@@ -93,7 +94,9 @@ class CodexCodec:
     """
 
     name = "codex"
-    capabilities = Capabilities(images=True, plan=True, approvals=True, questions=True, efforts=EFFORTS)
+    capabilities = Capabilities(
+        images=True, plan=True, approvals=True, questions=True, side_tools=True, efforts=EFFORTS
+    )
 
     def __init__(
         self,
@@ -119,6 +122,8 @@ class CodexCodec:
         if task.permissions is not Permissions.AUTO:
             # Codex does not ask what it may type into a terminal that it may have.
             config["features.unified_exec_tty"] = False
+        if task.side_tools:
+            config |= _server(task.side_tools)
         settings = [f"{name}={json.dumps(value)}" for name, value in config.items()]
         # Where people are asked, a repository's own `.codex` (rules that allow commands, servers that are
         # started) must not answer for them. Without a word on it Codex trusts it, and writes that down.
@@ -173,3 +178,13 @@ class CodexCodec:
 
     def _builder(self) -> StepBuilder:
         return StepBuilder(tuple(self._secrets.values()))
+
+
+def _server(side_tools: str) -> Mapping[str, object]:
+    settings = {
+        "command": SHELL,
+        "args": [side_tools],
+        "tool_timeout_sec": LONGEST_CALL,
+        "default_tools_approval_mode": "approve",
+    }
+    return {f"mcp_servers.{SERVER}.{name}": value for name, value in settings.items()}

@@ -32,6 +32,7 @@ from bot.agents.codec import (
 )
 from bot.agents.codec import State as CodecState
 from bot.agents.loopback import loopback_ports
+from bot.agents.mcp import SERVER, SHELL, TOOLS
 from bot.agents.opencode import asks
 from bot.agents.opencode.frames import Reading
 from bot.agents.opencode.state import Said, State
@@ -60,7 +61,8 @@ NATIVE = frozenset({"anthropic", "google", "openai", "openrouter", "opencode", "
 
 HARMLESS = ("read", "list", "glob", "grep", "lsp", "task", "skill", "todowrite", "question", "doom_loop")
 ALLOW = {"*": "allow"}
-ASK = {"*": "ask", "external_directory": "allow", **dict.fromkeys(HARMLESS, "allow")}
+OURS = tuple(f"{SERVER}_{name}" for name in TOOLS)
+ASK = {"*": "ask", "external_directory": "allow", **dict.fromkeys((*HARMLESS, *OURS), "allow")}
 LOOK = {**ASK, "edit": "deny"}
 
 
@@ -83,6 +85,7 @@ class OpenCodeCodec:
         cost=True,
         approvals=True,
         questions=True,
+        side_tools=True,
         efforts=("low", "medium", "high", "max"),
     )
 
@@ -136,6 +139,8 @@ class OpenCodeCodec:
             config["agent"] = {"plan": {"permission": LOOK}}
         if task.permissions is not Permissions.AUTO:
             config["instructions"] = [f"{task.cwd}/AGENTS.md"]
+        if task.side_tools:
+            config["mcp"] = {SERVER: {"type": "local", "command": [SHELL, task.side_tools]}}
         model = task.model or self._model
         provider, _, name = model.partition("/")
         if name:

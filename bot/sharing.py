@@ -1,0 +1,88 @@
+"""What an agent offers people while it works, files and servers of its box, brought into the thread."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bot.driver import Driver
+from bot.errors import SandboxError
+from bot.events import FileOffered, PortOffered
+from bot.models import Launch, Saying, SayingKind, SharedFile
+from bot.patience import patiently
+from bot.ports import Clock, Sandbox, Store
+
+LARGEST = 20 * 1024 * 1024  # bytes of a file; the side tools take no larger ones
+
+# Where the side tools leave copies, below the home.
+COPIES = ".sandpiper/shared"
+_COPY = re.compile(r"[0-9a-f]{16}")
+
+Offer = FileOffered | PortOffered
+
+
+@dataclass(frozen=True, slots=True)
+class ShareOutcome:
+    """What became of an offer, in words for people (`text`) and for the agent (`told`). done: people have
+    it, or will."""
+
+    offer: Offer
+    done: bool
+    text: str
+    told: str
+
+
+class Sharing:
+    """directory: where files wait until they are said."""
+
+    def __init__(self, store: Store, clock: Clock, directory: Path) -> None:
+        self._store = store
+        self._clock = clock
+        self._directory = directory
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+    async def share(self, driver: Driver, sandbox: Sandbox, offer: Offer) -> ShareOutcome:
+        """Doing it again, after a restart, shares it no second time."""
+        try:
+            if isinstance(offer, PortOffered):
+                return await self._port(sandbox, offer)
+            return await self._file(driver, sandbox, offer)
+        except (SandboxError, OSError) as error:
+            why = error.what if isinstance(error, SandboxError) else f"{error.strerror or error}."
+            return ShareOutcome(offer, False, why, f"Not shared: {why}")
+
+    async def _file(self, driver: Driver, sandbox: Sandbox, offer: FileOffered) -> ShareOutcome:
+        if not _is_copy(sandbox, offer.path):
+            raise SandboxError("What was offered is none of the copies that are made for it.")
+        turn = driver.turn
+        name = f"{turn.id}-{turn.attempt}-{PurePosixPath(offer.path).name}"
+        copy = self._directory / name
+        await patiently(self._clock, lambda: sandbox.download(offer.path, copy, limit=LARGEST))
+        size = copy.stat().st_size
+        saying = Saying(
+            key=f"file:{name}",
+            kind=SayingKind.FILE,
+            thread=turn.thread,
+            turn=turn.id,
+            file=SharedFile(str(copy), offer.name, offer.title, size),
+        )
+        await self._store.say(saying)
+        return ShareOutcome(offer, True, "Shared", "It is in the thread, or will be in a moment.")
+
+    async def _port(self, sandbox: Sandbox, offer: PortOffered) -> ShareOutcome:
+        raise SandboxError(
+            "The ports of this sandbox cannot be reached from outside.", "Share a file: a picture, a log."
+        )
+
+    async def tidy(self, sandbox: Sandbox, offer: Offer) -> None:
+        """Drop the copy in the box, once it is written down what became of it."""
+        if isinstance(offer, FileOffered) and _is_copy(sandbox, offer.path):
+            with contextlib.suppress(SandboxError):  # it is no secret there, and its owner's
+                await sandbox.run(Launch(("rm", "-f", "--", offer.path), sandbox.home, ours=True))
+
+
+def _is_copy(sandbox: Sandbox, path: str) -> bool:
+    """A path is what the agent's side says: nothing else of the box is fetched or deleted."""
+    return _COPY.fullmatch(path.removeprefix(f"{sandbox.home}/{COPIES}/")) is not None

@@ -1,0 +1,269 @@
+"""An agent's side tools, beside it in its box. Standard library only, Python 3.9+.
+
+    side_tools.py DIRECTORY TOOL,… COMMAND [ARGUMENT …]
+
+It runs the command, passes its stdin and stdout on, and makes DIRECTORY with a program `serve` in it: an MCP
+server on stdio (mcp_server.py) that the command may start. What is called there becomes a line on stdout,
+between two lines of the command's own, and the answer comes as a line on stdin. It has no credentials and
+decides nothing.
+
+Lines out:  {"sandpiper": "call", "id": "1", "tool": "set_title", "arguments": {…}}
+            {"sandpiper": "gone", "id": "1"}                 nobody waits for that answer any more
+Lines in:   {"sandpiper": "answer", "id": "1", "text": "…", "error": false}
+A call of `share_file` carries its file's copy in the home as `path`, beside `name` and `size`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import secrets
+import select
+import shlex
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+OURS = b'{"sandpiper":'
+PIECES = re.compile(rb"[^\n]*\n|[^\n]+")
+CHUNK = 1 << 16
+LONGEST = 1 << 20  # bytes of one line of ours
+LARGEST_FILE = 20 * 1024 * 1024
+DRAIN = 0.5  # seconds for output that is still on its way when the command has ended
+PR_SET_PDEATHSIG = 1
+
+
+class Output:
+    """Our stdout, of which the command has whole lines and we have whole lines."""
+
+    def __init__(self) -> None:
+        self.between_lines = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(1, data) :]
+
+    def say(self, what: str, **more: Any) -> None:
+        line = json.dumps({"sandpiper": what, **more}, separators=(",", ":")).encode()
+        with self.between_lines:
+            self.write(line + b"\n")
+
+
+class Calls:
+    """What waits for an answer: calls of every `serve` by numbers of ours."""
+
+    def __init__(self, output: Output, tools: str) -> None:
+        self.output = output
+        self.tools = tools.split(",")
+        self.lock = threading.Lock()
+        self.waiting: dict[str, tuple[Any, Any]] = {}
+        self.count = 0
+
+    def call(self, client: Any, id: Any, name: str, arguments: dict[str, Any]) -> None:
+        if name not in self.tools:
+            answer(client, id, f"There is no tool {name!r}.", True)
+            return
+        if name == "share_file":
+            try:
+                arguments = {**arguments, **copy_of(arguments.get("path"))}
+            except (OSError, ValueError) as error:
+                answer(client, id, f"Not shared: {error}", True)
+                return
+        with self.lock:
+            self.count += 1
+            number = str(self.count)
+            self.waiting[number] = (client, id)
+        self.output.say("call", id=number, tool=name, arguments=arguments)
+
+    def answered(self, line: bytes) -> None:
+        try:
+            told = json.loads(line)
+            with self.lock:
+                client, id = self.waiting.pop(told["id"])
+            answer(client, id, str(told["text"]), bool(told.get("error")))
+        except (ValueError, KeyError, TypeError):
+            return  # answered before, or nothing of ours
+
+    def gone(self, client: Any, id: Any = None) -> None:
+        with self.lock:
+            lost = [n for n, (of, its) in self.waiting.items() if of is client and id in (None, its)]
+            for number in lost:
+                del self.waiting[number]
+        for number in lost:
+            self.output.say("gone", id=number)
+
+
+def answer(client: Any, id: Any, text: str, error: bool) -> None:
+    try:
+        client.sendall(json.dumps({"id": id, "text": text, "error": error}).encode() + b"\n")
+    except OSError:
+        pass  # it has ended
+
+
+def copy_of(path: Any) -> dict[str, Any]:
+    """A copy in the home, where it can be fetched from. Raises OSError, ValueError."""
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError("a path is needed.")
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # no waiting for a pipe
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path} is no regular file.")
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ValueError(f"{path} is larger than {LARGEST_FILE // (1024 * 1024)} MB.")
+    directory = Path.home() / ".sandpiper" / "shared"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    copy = directory / secrets.token_hex(8)
+    copy.write_bytes(data)
+    return {"path": str(copy), "name": Path(path).name, "size": len(data)}
+
+
+def offer(directory: Path, tools: str, calls: Calls) -> None:
+    """Make the directory, its `serve`, and listen for it. Raises OSError."""
+    directory.mkdir(0o700)
+    path = directory / "socket"
+    words = [sys.executable, str(Path(__file__).absolute().parent / "mcp_server.py"), str(path), tools]
+    program = directory / "serve"
+    program.write_text(f"#!/bin/sh\nexec {shlex.join(words)}\n", encoding="utf-8")
+    program.chmod(0o700)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(8)
+    threading.Thread(target=accept, args=(listener, calls), daemon=True).start()
+
+
+def accept(listener: socket.socket, calls: Calls) -> None:
+    while True:
+        client, _ = listener.accept()
+        threading.Thread(target=hear, args=(client, calls), daemon=True).start()
+
+
+def hear(client: socket.socket, calls: Calls) -> None:
+    with client, client.makefile("rb") as lines:
+        while line := lines.readline(LONGEST):
+            try:
+                told = json.loads(line)
+                if told.get("gone"):
+                    calls.gone(client, told["id"])
+                else:
+                    calls.call(client, told["id"], str(told["tool"]), dict(told["arguments"]))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                break
+    calls.gone(client)
+
+
+def pass_in(command: subprocess.Popen[bytes], calls: Calls) -> None:
+    """Our stdin to the command, but for answers. A long line is passed on as it comes."""
+    target = command.stdin.fileno() if command.stdin else -1
+    held: bytes | None = b""  # a line that may be an answer; None: within one that is not
+    try:
+        while data := os.read(0, CHUNK):
+            for piece in PIECES.findall(data):
+                if held is not None:
+                    held += piece
+                    if held.startswith(OURS) and held.endswith(b"\n"):
+                        calls.answered(held)
+                        held = b""
+                        continue
+                    if OURS.startswith(held) or (held.startswith(OURS) and len(held) < LONGEST):
+                        continue
+                    piece, held = held, None
+                write_all(target, piece)
+                held = b"" if piece.endswith(b"\n") else held
+        write_all(target, held or b"")
+    except OSError:
+        pass  # the command does not listen any more
+    if command.stdin:
+        try:
+            command.stdin.close()
+        except OSError:
+            pass
+
+
+def write_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def pass_out(command: subprocess.Popen[bytes], output: Output, ended: threading.Event) -> None:
+    """The command's stdout to ours. In the middle of a line nobody else writes."""
+    source = command.stdout.fileno() if command.stdout else -1
+    within = False
+    try:
+        while True:
+            if not select.select([source], [], [], DRAIN)[0]:
+                if ended.is_set():  # what it started and left behind may hold the pipe for ever
+                    return
+                continue
+            data = os.read(source, CHUNK)
+            if not data:
+                return
+            if not within:
+                output.between_lines.acquire()
+            output.write(data)
+            within = not data.endswith(b"\n")
+            if not within:
+                output.between_lines.release()
+    except OSError:
+        pass
+    finally:
+        if within:
+            output.between_lines.release()
+
+
+def die_with_parent() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    except (AttributeError, OSError):
+        pass
+
+
+def run(directory: Path, tools: str, argv: list[str]) -> int:
+    output = Output()
+    calls = Calls(output, tools)
+    try:
+        offer(directory, tools, calls)
+    except OSError as error:  # nothing depends on them
+        sys.stderr.write(f"sandpiper: no side tools: {error}\n")
+    # The whole group gets a signal: the command decides what it means.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        command = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=die_with_parent
+        )
+    except OSError as error:
+        sys.stderr.write(f"sandpiper: {argv[0]} cannot be started: {error}\n")
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    ended = threading.Event()
+    threading.Thread(target=pass_in, args=(command, calls), daemon=True).start()
+    passing = threading.Thread(target=pass_out, args=(command, output, ended), daemon=True)
+    passing.start()
+    code = command.wait()
+    ended.set()
+    passing.join()
+    return 128 - code if code < 0 else code
+
+
+def main() -> None:
+    try:
+        directory, listed, *argv = sys.argv[1:]
+        if not argv:
+            raise ValueError
+    except ValueError:
+        raise SystemExit(__doc__) from None
+    code = run(Path(directory), listed, argv)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

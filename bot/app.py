@@ -175,6 +175,7 @@ def _provider(settings: Settings) -> Provider:
         tools=settings.sandbox.tools,
         allow=settings.egress.allow,
         loopback=settings.egress.loopback,
+        ports_host=settings.sandbox.ports_host,
     )
 
 

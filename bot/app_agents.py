@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def agents_of(settings: Settings) -> tuple[Mapping[str, Codec], Mapping[str, Pro
             packages = _packages(protocol, command, spec)
             programs[name] = Program(command, spec.version, packages, settings.agent.registry, setting)
     if settings.agent.scripted:
-        codecs.append(ScriptedCodec(SCRIPTED, pace=settings.agent.scripted_pace))
+        codecs.append(_with_side_tools(settings, ScriptedCodec(SCRIPTED, pace=settings.agent.scripted_pace)))
     agents = by_name(codecs)
     check(settings, agents)
     return agents, programs
@@ -129,10 +129,14 @@ def _codec(settings: Settings, name: str, protocol: str, command: tuple[str, ...
             )
     codec.name = name
     codec.capabilities = replace(codec.capabilities, models=spec.models)
-    if not settings.agent.side_tools:
+    return _with_side_tools(settings, codec, (key, *secrets.values()))
+
+
+def _with_side_tools(settings: Settings, codec: Codec, secrets: Sequence[str] = ()) -> Codec:
+    if not settings.agent.side_tools or not codec.capabilities.side_tools:
         return codec
     given = (settings.anthropic.api_key, settings.anthropic.auth_token, settings.openai.api_key)
-    known = (key, *secrets.values(), *(secret.get_secret_value() for secret in given))
+    known = (*secrets, *(secret.get_secret_value() for secret in given))
     return SideTools(codec, secrets=tuple(filter(None, known)))
 
 

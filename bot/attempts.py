@@ -117,6 +117,8 @@ class Attempts:
         except (AgentDied, ProcessGone):  # one that lives is ended once it is written down why
             await self._endings.end_process(driver, process)
             raise
+        finally:
+            await self._sharing.end(driver, box.sandbox)
 
     async def _attach_or_spawn(
         self, driver: Driver, codec: Codec, launch: Launch, memory: Memory, box: Box

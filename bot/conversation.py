@@ -134,7 +134,8 @@ class Conversation:
         if self._word is not None:
             self._stopping = (await driver.store.inbox(turn.id)).stop_by
         async with feed:
-            self._share(driver.timeline.offers, feed)  # of before a restart
+            # Of before a restart: what was not brought yet, and ways that ended with the bot.
+            self._share((*driver.timeline.offers, *driver.timeline.ports), feed)
             if word := await self._last_word(feed):
                 return word
             async for item in feed.items():
@@ -177,7 +178,8 @@ class Conversation:
             case ShareOutcome(offer=offer, done=done, text=text, told=told):
                 answer = Answered(offer.id, told if done else "", told)
                 await self._step(answer, events=(Shared(offer.id, text, done),))
-                await self._sharing.tidy(self._sandbox, offer)
+                if offer not in self._driver.timeline.ports:
+                    await self._sharing.tidy(self._sandbox, offer)
             case Late(phase="interrupt"):
                 raise TurnStopped(self._stopping)
             case Late(phase=phase, seconds=seconds):

@@ -229,11 +229,12 @@ class FileOffered:
 
 @dataclass(frozen=True, slots=True)
 class PortOffered:
-    """A server for people to look at, on this TCP port of the box's loopback. The agent waits for what
-    becomes of it (Shared)."""
+    """A server for people to look at, on this TCP port of the box's loopback; `path` is a unix socket in the
+    sandbox's home that leads to it. The agent waits for what becomes of it (Shared)."""
 
     id: str
     port: int
+    path: str
     title: str = ""
     type: Literal["port_offered"] = "port_offered"
 

@@ -244,6 +244,16 @@ class Sandbox(Protocol):
         followed. Raises SandboxError when it is missing or too large."""
         ...
 
+    async def expose(self, port: int, path: str) -> str:
+        """A URL where people reach a TCP port of the box's loopback, until `conceal`. path: a unix socket in
+        the home that leads to it, for providers that have no way of their own to a port. Raises
+        SandboxError, with what would have to be set where there is no such way."""
+        ...
+
+    async def conceal(self, path: str) -> None:
+        """Take the way to a port back. No error when there is none."""
+        ...
+
     async def spawn(self, key: str, launch: Launch, *, fence: int, orphan_after: float) -> Process:
         """Start a program under the supervisor, or attach to the one already started by `key`.
 

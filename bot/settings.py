@@ -134,13 +134,15 @@ class CapSettings(Section):
 class SandboxSettings(Section):
     """provider: what makes sandboxes. unsafe: run agents without isolation, as the bot's own user.
     idle_stop: seconds without a turn after which a sandbox is stopped. orphan: seconds without the
-    bot after which an agent ends itself. tools: read-only host directories that boxes see."""
+    bot after which an agent ends itself. tools: read-only host directories that boxes see. ports_host: the
+    address of this machine where people reach ports that agents share; without it they don't."""
 
     provider: Literal["local"] = "local"
     unsafe: bool = False
     idle_stop: float = Field(default=1800, gt=0)
     orphan: float = Field(default=86400, gt=0)
     tools: Listed = ()
+    ports_host: str = ""
 
     _lists = field_validator("tools", mode="before")(_split)
 

@@ -16,7 +16,7 @@ from bot.ports import Clock, Sandbox, Store
 
 LARGEST = 20 * 1024 * 1024  # bytes of a file; the side tools take no larger ones
 
-# Where the side tools leave copies, below the home.
+# Where the side tools leave copies of files and sockets of ports, below the home.
 COPIES = ".sandpiper/shared"
 _COPY = re.compile(r"[0-9a-f]{16}")
 
@@ -47,7 +47,7 @@ class Sharing:
         """Doing it again, after a restart, shares it no second time."""
         try:
             if isinstance(offer, PortOffered):
-                return await self._port(sandbox, offer)
+                return await self._port(driver, sandbox, offer)
             return await self._file(driver, sandbox, offer)
         except (SandboxError, OSError) as error:
             why = error.what if isinstance(error, SandboxError) else f"{error.strerror or error}."
@@ -71,14 +71,32 @@ class Sharing:
         await self._store.say(saying)
         return ShareOutcome(offer, True, "Shared", "It is in the thread, or will be in a moment.")
 
-    async def _port(self, sandbox: Sandbox, offer: PortOffered) -> ShareOutcome:
-        raise SandboxError(
-            "The ports of this sandbox cannot be reached from outside.", "Share a file: a picture, a log."
+    async def _port(self, driver: Driver, sandbox: Sandbox, offer: PortOffered) -> ShareOutcome:
+        if not _is_copy(sandbox, offer.path):
+            raise SandboxError("What was offered is none of the ways that are made for it.")
+        turn = driver.turn
+        url = await sandbox.expose(offer.port, offer.path)
+        what = offer.title or f"Port {offer.port} of the sandbox"
+        saying = Saying(
+            key=f"port:{turn.id}:{turn.attempt}:{offer.id}:{url}",
+            kind=SayingKind.NOTE,
+            thread=turn.thread,
+            turn=turn.id,
+            text=f"{what}: {url} (for as long as this turn runs)",
         )
+        await self._store.say(saying)
+        return ShareOutcome(offer, True, url, f"People reach it at {url} until this turn ends.")
+
+    async def end(self, driver: Driver, sandbox: Sandbox) -> None:
+        """Nothing of the turn's is to be reached any more."""
+        for offer in driver.timeline.ports:
+            with contextlib.suppress(SandboxError):
+                await sandbox.conceal(offer.path)
+            await self.tidy(sandbox, offer)
 
     async def tidy(self, sandbox: Sandbox, offer: Offer) -> None:
-        """Drop the copy in the box, once it is written down what became of it."""
-        if isinstance(offer, FileOffered) and _is_copy(sandbox, offer.path):
+        """Drop what lay in the box for an offer, once it is of no use any more."""
+        if _is_copy(sandbox, offer.path):
             with contextlib.suppress(SandboxError):  # it is no secret there, and its owner's
                 await sandbox.run(Launch(("rm", "-f", "--", offer.path), sandbox.home, ours=True))
 

@@ -74,7 +74,8 @@ class Timeline:
     """headline: what is going on right now. final: set when the turn has ended.
 
     last_word: the agent's, as long as nothing was said or done about it: a restarted bot starts there.
-    offers: what the agent offers people and was not answered about yet. weight: about how many characters
+    offers: what the agent offers people and was not answered about yet. ports: what of it can be reached
+    while it works. weight: about how many characters
     were folded in.
     """
 
@@ -95,6 +96,7 @@ class Timeline:
     last_word: Completed | None = None
     broken_off: BrokenOff | None = None
     offers: tuple[FileOffered | PortOffered, ...] = ()
+    ports: tuple[PortOffered, ...] = ()
     weight: int = field(default=0, compare=False)
 
     def apply(self, events: Iterable[Event]) -> Timeline:
@@ -155,7 +157,12 @@ class Timeline:
                 told = replace(self, offers=(*self.offers, event))
                 return told._asks(id, f"Sharing port {port}", "", SHARING)
             case Shared(id=id, text=text, done=done):
-                told = replace(self, offers=tuple(offer for offer in self.offers if offer.id != id))
+                of = [offer for offer in self.offers if offer.id == id]
+                told = replace(
+                    self,
+                    offers=tuple(offer for offer in self.offers if offer.id != id),
+                    ports=(*self.ports, *(one for one in of if done and isinstance(one, PortOffered))),
+                )
                 return told._answered(id, text, RowStatus.COMPLETED if done else RowStatus.FAILED)
             case LeftOver(files=files, notes=notes):
                 told = replace(

@@ -41,6 +41,7 @@ from sandbox.execute import execute
 from sandbox.inside.egress import Rules
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
 from sandbox.local_egress import DEFAULT_ALLOW
+from sandbox.local_ports import LocalPorts
 from sandbox.process import (
     HANDOVER_FD,
     KeeperSocket,
@@ -71,8 +72,10 @@ def local_provider(
     tools: Sequence[str] = (),
     allow: Sequence[str] = (),
     loopback: Sequence[str] = (),
+    ports_host: str = "",
 ) -> LocalProvider:
-    """The provider that the operator's settings describe; `allow` comes besides the defaults.
+    """The provider that the operator's settings describe; `allow` comes besides the defaults. ports_host:
+    the address of this machine on which people reach ports that agents share, "": they don't.
 
     Raises SettingsError that names the variable.
     """
@@ -89,10 +92,11 @@ def local_provider(
         Rules({"allow": list(allow)})
     except ValueError as error:
         raise SettingsError(f"SANDPIPER_EGRESS_ALLOW: {error}.", "Write it as example.com:443.") from error
+    shared = LocalPorts(ports_host)
     if unsafe:
-        return LocalProvider(directory, Unisolated())
+        return LocalProvider(directory, Unisolated(), ports=shared)
     options = Options(tools=tuple(Path(tool).expanduser() for tool in tools), loopback=tuple(ports))
-    return LocalProvider(directory, Bubblewrap(options, (*DEFAULT_ALLOW, *allow)))
+    return LocalProvider(directory, Bubblewrap(options, (*DEFAULT_ALLOW, *allow)), ports=shared)
 
 
 class LocalProvider:
@@ -100,10 +104,18 @@ class LocalProvider:
 
     name = "local"
 
-    def __init__(self, directory: Path, isolation: Isolation, *, max_spool: int = 64 << 20) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        isolation: Isolation,
+        *,
+        max_spool: int = 64 << 20,
+        ports: LocalPorts | None = None,
+    ) -> None:
         self._directory = directory.absolute()
         self._isolation = isolation
         self._max_spool = max_spool
+        self._ports = ports or LocalPorts()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.host = _host_of(self._directory)
         self.warning = isolation.warning
@@ -156,22 +168,26 @@ class LocalProvider:
         return self._sandbox(id)
 
     async def close(self) -> None:
-        """Nothing is held: keepers and proxies go on by themselves."""
+        """Keepers and proxies go on by themselves."""
+        await self._ports.close()
 
     def _sandbox(self, id: str) -> LocalSandbox:
         if id not in self._known:
             place = Place(self._directory / id)
-            self._known[id] = LocalSandbox(id, place, self._isolation, self._max_spool)
+            self._known[id] = LocalSandbox(id, place, self._isolation, self._max_spool, self._ports)
         return self._known[id]
 
 
 class LocalSandbox:
-    def __init__(self, id: str, place: Place, isolation: Isolation, max_spool: int) -> None:
+    def __init__(
+        self, id: str, place: Place, isolation: Isolation, max_spool: int, ports: LocalPorts
+    ) -> None:
         self.id = id
         self.home, self.workspaces, self.repositories = isolation.paths(place)
         self._place = place
         self._isolation = isolation
         self._max_spool = max_spool
+        self._ports = ports
         self._brief: set[asyncio.subprocess.Process] = set()
 
     # its life
@@ -262,6 +278,13 @@ class LocalSandbox:
             log.warning("sandbox %s: %s", self.id, error)
         return KeptProcess(key, fence, KeeperSocket(directory))
 
+    async def expose(self, port: int, path: str) -> str:
+        await self._running()
+        return await self._ports.expose(self._place.home, self._in_home(path))
+
+    async def conceal(self, path: str) -> None:
+        await self._ports.conceal(self._place.home / self._in_home(path))
+
     async def denied_hosts(self, since: int) -> tuple[int, tuple[str, ...]]:
         await self.state()
         return self._isolation.denied(self._place, since)
@@ -276,6 +299,12 @@ class LocalSandbox:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}", key):
             raise SandboxError(f"'{key}' is no name for a process.")
         return self._place.spool / key
+
+    def _in_home(self, path: str) -> str:
+        below = path.removeprefix(f"{self.home}/")
+        if below == path or ".." in Path(below).parts:
+            raise SandboxError(f"{path} is not in the home.")
+        return below
 
     async def _running(self) -> None:
         if await self.state() is not SandboxState.RUNNING:

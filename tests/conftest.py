@@ -39,7 +39,7 @@ def pytest_report_header() -> str:
 
 # make verify: which scenario each agent went through, for docs/agents.md.
 VERIFIED = os.environ.get("SANDPIPER_VERIFIED", "")
-OF_AN_AGENT = re.compile(r"tests/contracts/agent/test_live\.py::test_(\w+)\[([\w-]+)\]")
+OF_AN_AGENT = re.compile(r"tests/contracts/agent/test_(?:live|side_tools)\.py::test_(\w+)\[([\w-]+)\]")
 outcomes: dict[str, dict[str, str]] = {}
 
 

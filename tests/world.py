@@ -480,6 +480,7 @@ class HostSandbox:
         self.scripts: list[Script] = agents
         self.playing: list[asyncio.Task[None]] = []
         self.denied: list[str] = []
+        self.exposed: dict[str, int] = {}
 
     async def state(self) -> SandboxState:
         return SandboxState.RUNNING
@@ -526,6 +527,13 @@ class HostSandbox:
         if process is None or process.gone:
             raise ProcessGone(f"no process {key}")
         return process
+
+    async def expose(self, port: int, path: str) -> str:
+        self.exposed[path] = port
+        return f"http://box.example:{port}/"
+
+    async def conceal(self, path: str) -> None:
+        self.exposed.pop(path, None)
 
     async def denied_hosts(self, since: int) -> tuple[int, tuple[str, ...]]:
         return len(self.denied), tuple(self.denied[since:])

@@ -67,7 +67,7 @@ class ScriptedCodec:
     visible: the program's directory, where the sandbox would hide it."""
 
     name = "scripted"
-    capabilities = Capabilities(plan=True, approvals=True, questions=True)
+    capabilities = Capabilities(plan=True, approvals=True, questions=True, side_tools=True)
 
     def __init__(self, command: Sequence[str], *, pace: float = 1.0, visible: Sequence[str] = ()) -> None:
         self._command = tuple(command)
@@ -84,6 +84,8 @@ class ScriptedCodec:
             "SCRIPTED_AGENT_PERMISSIONS": task.permissions,
             "PYTHONUNBUFFERED": "1",
         }
+        if task.side_tools:
+            env["SCRIPTED_AGENT_TOOLS"] = task.side_tools
         return Launch(tuple(argv), task.cwd, env, visible=(*task.visible, *self._visible))
 
     def begin(self, task: Task) -> Step:

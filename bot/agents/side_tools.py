@@ -158,8 +158,8 @@ class _Calls:
                 self._out.events.append(
                     FileOffered(name, token(given, "path"), file, title, number(given, "size"))
                 )
-            case "share_port" if 0 < (port := number(given, "port")) < 65536 and self._wait(id, tool):
-                self._out.events.append(PortOffered(name, port, title))
+            case "share_port" if token(given, "path") and self._wait(id, tool):
+                self._out.events.append(PortOffered(name, number(given, "port"), token(given, "path"), title))
             case _ if len(self._waiting) >= MOST_WAITING:
                 self._reply(id, "Too many calls wait for an answer. Wait for those.", error=True)
             case _ if tool in TOOLS:

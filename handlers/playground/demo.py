@@ -79,6 +79,7 @@ async def run_demo(
                 "SANDPIPER_DATA_DIR": str(directory / "bot"),
                 # What the agent left behind by a killed demo ends itself after this time.
                 "SANDPIPER_SANDBOX_ORPHAN": str(ORPHAN_SECONDS),
+                "SANDPIPER_SANDBOX_PORTS_HOST": "127.0.0.1",
             }
             process = BotProcess(
                 bot,

@@ -15,11 +15,12 @@ A prompt with lines like these is followed to the letter (what <thread>, <backgr
 not):
   !say T · !think T · !answer T · !plan a; b · !read P · !write P T · !leave P T · !run C · !commit M
   !sleep N · !wait (for the next message) · !big 5MB · !garbage · !stderr T · !fail T · !exit N · !crash
-  !ask Which colour? | Red | Blue · !may C (run it when people allow it)
+  !ask Which colour? | Red | Blue · !may C (run it when people allow it) · !tool NAME {JSON} (a side tool)
   !hang · !ignore-interrupt · !stubborn (commits nothing that is left over)
 Any other prompt is answered as a small engineer would: read, change, test, commit (see Engineer).
 
 SCRIPTED_AGENT_PACE scales the pauses of the engineer: 1.0 for people, 0 for tests.
+SCRIPTED_AGENT_TOOLS: the program that serves the side tools by MCP, if there are any.
 SCRIPTED_AGENT_PERMISSIONS: "ask" asks people before a command is run, "plan" before a plan is carried out.
 """
 
@@ -388,6 +389,17 @@ class Script:
     def do_may(self, rest: str) -> None:
         result = self.agent.run(rest, ask=True)
         self.answer = f"{self.answer}\n{rest}: {result}".strip()
+
+    def do_tool(self, rest: str) -> None:
+        name, _, arguments = rest.partition(" ")
+        program = Path(__file__).with_name("mcp_call.py")
+        server = os.environ.get("SCRIPTED_AGENT_TOOLS") or "/bin/false"
+        command = shlex.join([sys.executable, str(program), name, arguments or "{}", "/bin/sh", server])
+        label = f"sandpiper: {name}"
+        result = self.agent.tool(
+            "other", f"Using {label}", f"Used {label}", lambda: self.agent.shell(command)
+        )
+        self.answer = f"{self.answer}\n{name}: {result}".strip()
 
     def do_commit(self, rest: str) -> None:
         self.agent.commit(rest or "Change what was asked for")

@@ -10,7 +10,8 @@ decides nothing.
 Lines out:  {"sandpiper": "call", "id": "1", "tool": "set_title", "arguments": {…}}
             {"sandpiper": "gone", "id": "1"}                 nobody waits for that answer any more
 Lines in:   {"sandpiper": "answer", "id": "1", "text": "…", "error": false}
-A call of `share_file` carries its file's copy in the home as `path`, beside `name` and `size`.
+A call of `share_file` carries its file's copy in the home as `path`, beside `name` and `size`; one of
+`share_port` a unix socket in the home as `path`, which leads to the port.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import re
 import secrets
 import select
 import shlex
+import shutil
 import signal
 import socket
 import stat
@@ -70,12 +72,14 @@ class Calls:
         if name not in self.tools:
             answer(client, id, f"There is no tool {name!r}.", True)
             return
-        if name == "share_file":
-            try:
+        try:
+            if name == "share_file":
                 arguments = {**arguments, **copy_of(arguments.get("path"))}
-            except (OSError, ValueError) as error:
-                answer(client, id, f"Not shared: {error}", True)
-                return
+            elif name == "share_port":
+                arguments = {**arguments, "path": way_to(arguments.get("port"))}
+        except (OSError, ValueError) as error:
+            answer(client, id, f"Not shared: {error}", True)
+            return
         with self.lock:
             self.count += 1
             number = str(self.count)
@@ -117,25 +121,72 @@ def copy_of(path: Any) -> dict[str, Any]:
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise ValueError(f"{path} is larger than {LARGEST_FILE // (1024 * 1024)} MB.")
-    directory = Path.home() / ".sandpiper" / "shared"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    copy = directory / secrets.token_hex(8)
+    copy = fresh_name()
     copy.write_bytes(data)
     return {"path": str(copy), "name": Path(path).name, "size": len(data)}
 
 
+def fresh_name() -> Path:
+    directory = Path.home() / ".sandpiper" / "shared"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory / secrets.token_hex(8)
+
+
+def way_to(port: Any) -> str:
+    """A socket in the home, from where the port is reached. Raises OSError, ValueError."""
+    if not isinstance(port, int) or not 0 < port < 65536:
+        raise ValueError("a port is needed.")
+    socket.create_connection(("127.0.0.1", port), timeout=5).close()  # or it would be a link to nothing
+    path = fresh_name()
+    listener = socket.socket(socket.AF_UNIX)
+    directory = os.open(path.parent, os.O_PATH)  # a socket's path may be 107 bytes, a home's is longer
+    try:
+        listener.bind(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
+    listener.listen(32)
+    threading.Thread(target=lead, args=(listener, port), daemon=True).start()
+    return str(path)
+
+
+def lead(listener: socket.socket, port: int) -> None:
+    while True:
+        near, _ = listener.accept()
+        try:
+            far = socket.create_connection(("127.0.0.1", port), timeout=10)
+        except OSError:
+            near.close()
+            continue
+        far.settimeout(None)
+        for ends in ((near, far), (far, near)):
+            threading.Thread(target=splice, args=ends, daemon=True).start()
+
+
+def splice(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(CHUNK):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:  # one end went away: let the other direction end too
+        for end in (source, target):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
 def offer(directory: Path, tools: str, calls: Calls) -> None:
-    """Make the directory, its `serve`, and listen for it. Raises OSError."""
+    """Make the directory, listen in it, and put `serve` there. Raises OSError."""
     directory.mkdir(0o700)
     path = directory / "socket"
-    words = [sys.executable, str(Path(__file__).absolute().parent / "mcp_server.py"), str(path), tools]
-    program = directory / "serve"
-    program.write_text(f"#!/bin/sh\nexec {shlex.join(words)}\n", encoding="utf-8")
-    program.chmod(0o700)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(8)
     threading.Thread(target=accept, args=(listener, calls), daemon=True).start()
+    words = [sys.executable, str(Path(__file__).absolute().parent / "mcp_server.py"), str(path), tools]
+    program = directory / "serve"
+    program.write_text(f"#!/bin/sh\nexec {shlex.join(words)}\n", encoding="utf-8")
+    program.chmod(0o700)
 
 
 def accept(listener: socket.socket, calls: Calls) -> None:
@@ -229,8 +280,10 @@ def die_with_parent() -> None:
 def run(directory: Path, tools: str, argv: list[str]) -> int:
     output = Output()
     calls = Calls(output, tools)
+    made = False
     try:
         offer(directory, tools, calls)
+        made = True
     except OSError as error:  # nothing depends on them
         sys.stderr.write(f"sandpiper: no side tools: {error}\n")
     # The whole group gets a signal: the command decides what it means.
@@ -250,6 +303,8 @@ def run(directory: Path, tools: str, argv: list[str]) -> int:
     code = command.wait()
     ended.set()
     passing.join()
+    if made:
+        shutil.rmtree(directory, ignore_errors=True)
     return 128 - code if code < 0 else code
 
 

@@ -40,6 +40,7 @@ ROWS: Sequence[tuple[str, Callable[[Capabilities], str]]] = (
     ("stops in the middle of a tool", lambda can: _yes(can.interrupt)),
     ("asks before it acts (`ask`, `plan`)", lambda can: _yes(can.approvals)),
     ("puts questions to people", lambda can: _yes(can.questions)),
+    ("has side tools of ours", lambda can: _yes(can.side_tools)),
     ("shows its plan", lambda can: _yes(can.plan)),
     ("tells what it costs", lambda can: _yes(can.cost)),
     ("is shown pictures", lambda can: "yes" if can.images else "is told their paths"),

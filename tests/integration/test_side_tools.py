@@ -1,0 +1,271 @@
+"""The program that runs beside an agent and serves its side tools, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bot.agents.mcp import TOOLS
+
+INSIDE = Path(__file__).parents[2] / "sandbox" / "inside"
+PROGRAM = INSIDE / "side_tools.py"
+CALL = INSIDE / "mcp_call.py"
+
+
+class Beside:
+    """A command with side tools beside it."""
+
+    def __init__(self, home: Path, *command: str, tools: str = ",".join(TOOLS)) -> None:
+        self.home = home
+        self.directory = home / "tools"
+        self.process = subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(self.directory), tools, *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=home,
+            env={"HOME": str(home), "PATH": os.environ["PATH"]},
+            start_new_session=True,
+        )
+
+    def write(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def answer(self, id: str, text: str, *, error: bool = False) -> None:
+        frame = {"sandpiper": "answer", "id": id, "text": text, "error": error}
+        self.write(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
+
+    def line(self) -> bytes:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def call(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self.line())
+        assert told["sandpiper"] == "call"
+        return told
+
+    def rest(self, data: bytes | None = None) -> tuple[bytes, bytes, int]:
+        """What still comes, on stdout and stderr, and the exit code."""
+        out, err = self.process.communicate(data, timeout=30)
+        return out, err, self.process.returncode
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    # A socket's path is short, and pytest's own directories are not.
+    with tempfile.TemporaryDirectory(prefix="tools-") as directory:
+        yield Path(directory)
+
+
+def calling(home: Path, tool: str, **arguments: Any) -> Beside:
+    words = [sys.executable, str(CALL), tool, json.dumps(arguments), "/bin/sh", str(home / "tools" / "serve")]
+    return Beside(home, *words)
+
+
+def test_a_call_is_a_line_and_its_answer_comes_back(home: Path) -> None:
+    beside = calling(home, "set_title", title="Mend it")
+    assert beside.call() == {
+        "sandpiper": "call",
+        "id": "1",
+        "tool": "set_title",
+        "arguments": {"title": "Mend it"},
+    }
+    beside.answer("1", "Done.")
+    assert beside.rest() == (b"Done.\n", b"", 0)
+
+
+def test_an_error_is_an_error(home: Path) -> None:
+    beside = calling(home, "set_title")
+    beside.answer(beside.call()["id"], "No title.", error=True)
+    assert beside.rest() == (b"No title.\n", b"", 1)
+
+
+def test_a_tool_that_is_not_offered_is_not_called(home: Path) -> None:
+    words = [sys.executable, str(CALL), "open_pr", "{}", "/bin/sh", str(home / "tools" / "serve")]
+    beside = Beside(home, *words, tools="set_title")
+    assert beside.rest() == (b"There is no tool 'open_pr'.\n", b"", 1)
+
+
+def test_who_does_not_wait_any_more_is_told(home: Path) -> None:
+    script = f"timeout 1 {sys.executable} {CALL} ask_person '{{}}' /bin/sh {home}/tools/serve; echo over; cat"
+    beside = Beside(home, "/bin/sh", "-c", script)
+    assert beside.call()["tool"] == "ask_person"
+    told = [beside.line(), beside.line()]
+    assert b"over\n" in told
+    assert json.loads(next(line for line in told if line != b"over\n")) == {"sandpiper": "gone", "id": "1"}
+    beside.answer("1", "too late")
+    assert beside.rest()[2] == 0
+
+
+def test_a_line_of_ours_never_stands_within_one_of_the_commands(home: Path) -> None:
+    script = (
+        "printf half; "
+        f'{sys.executable} {CALL} note_progress \'{{"text": "x"}}\' /bin/sh {home}/tools/serve >&2 & '
+        "sleep 1; printf ' a line\\n'; wait"
+    )
+    beside = Beside(home, "/bin/sh", "-c", script)
+    assert beside.line() == b"half a line\n"
+    beside.answer(beside.call()["id"], "Seen.")
+    assert beside.rest() == (b"", b"Seen.\n", 0)
+
+
+@given(
+    st.lists(
+        st.binary(max_size=40) | st.just(b'{"sandpiper":"answer","id":"9","text":""}\n') | st.just(b"\n{"),
+        max_size=12,
+    )
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_not_ours_passes_unchanged_both_ways(pieces: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory(prefix="tools-") as directory:
+        beside = Beside(Path(directory), "cat")
+        for piece in pieces:
+            beside.write(piece)
+        whole = b"".join(pieces)
+        *ended, rest = whole.split(b"\n")
+        kept = [line + b"\n" for line in ended if not line.startswith(b'{"sandpiper":')]
+        assert beside.rest() == (b"".join(kept) + rest, b"", 0)
+
+
+def test_much_passes(home: Path) -> None:
+    beside = Beside(home, "sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x; echo; cat | wc -c")
+    data = (b"y" * 999_999 + b"\n") * 4
+    out, err, code = beside.rest(data)
+    assert (len(out), out[-8:], err, code) == (8_000_001 + 8, b"4000000\n", b"", 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 7", 7), ("kill -9 $$", 137), ("exit 0", 0), ("kill -15 $$", 143)]
+)
+def test_it_ends_as_its_command(home: Path, script: str, code: int) -> None:
+    assert Beside(home, "/bin/sh", "-c", f"echo words; {script}").rest() == (b"words\n", b"", code)
+
+
+def test_a_command_that_is_not_there(home: Path) -> None:
+    out, err, code = Beside(home, "no-such-agent").rest()
+    assert (out, code) == (b"", 127)
+    assert err.startswith(b"sandpiper: no-such-agent cannot be started: ")
+
+
+def test_the_command_decides_what_a_signal_means(home: Path) -> None:
+    beside = Beside(home, "/bin/sh", "-c", "trap 'echo stopping; exit 3' TERM; echo ready; sleep 60 & wait")
+    assert beside.line() == b"ready\n"
+    os.killpg(beside.process.pid, signal.SIGTERM)
+    assert beside.rest() == (b"stopping\n", b"", 3)
+
+
+def test_what_the_command_leaves_behind_does_not_keep_it(home: Path) -> None:
+    beside = Beside(home, "/bin/sh", "-c", "sleep 600 & echo done")
+    assert beside.line() == b"done\n"
+    assert beside.process.wait(timeout=20) == 0
+    os.killpg(beside.process.pid, signal.SIGKILL)
+    beside.rest()
+
+
+def test_the_command_dies_with_it(home: Path) -> None:
+    beside = Beside(home, "/bin/sh", "-c", "echo $$; exec sleep 600")
+    command = int(beside.line())
+    beside.process.kill()
+    beside.rest()
+    with pytest.raises(ProcessLookupError):
+        while True:
+            os.kill(command, 0)
+
+
+def test_without_its_directory_the_command_runs_without_tools(home: Path) -> None:
+    (home / "tools" / "somebody's").mkdir(parents=True)
+    out, err, code = Beside(home, "echo", "hello").rest()
+    assert (out, code) == (b"hello\n", 0)
+    assert err.startswith(b"sandpiper: no side tools: ")
+    assert (home / "tools" / "somebody's").exists()
+
+
+def test_a_file_is_copied_to_where_it_can_be_fetched(home: Path) -> None:
+    (home / "report final.txt").write_text("all well")
+    beside = calling(home, "share_file", path="report final.txt", title="The report")
+    given = beside.call()["arguments"]
+    copy = Path(given.pop("path"))
+    assert given == {"title": "The report", "name": "report final.txt", "size": 8}
+    assert copy.parent == home / ".sandpiper" / "shared" and copy.read_text() == "all well"
+    beside.answer("1", "Shared.")
+    assert beside.rest()[2] == 0
+
+
+@pytest.mark.parametrize("what", ["missing", "directory", "pipe", "large", "", "nul\0byte"])
+def test_a_file_that_cannot_be_shared(home: Path, what: str) -> None:
+    (home / "directory").mkdir()
+    os.mkfifo(home / "pipe")
+    with (home / "large").open("wb") as file:
+        file.truncate(20 * 1024 * 1024 + 1)
+    beside = calling(home, "share_file", path=what)
+    out, err, code = beside.rest()
+    assert out.startswith(b"Not shared: ") and (err, code) == (b"", 1)
+    assert not list((home / ".sandpiper").glob("shared/*"))
+
+
+class Server:
+    """`serve` by itself, as an agent starts it."""
+
+    def __init__(self, home: Path) -> None:
+        self.beside = Beside(home, "sleep", "600")
+        while not (home / "tools" / "serve").exists():
+            assert self.beside.process.poll() is None
+        self.process = subprocess.Popen(
+            ["/bin/sh", str(home / "tools" / "serve")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def ask(self, line: bytes) -> dict[str, Any]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(line + b"\n")
+        self.process.stdin.flush()
+        told: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return told
+
+    def request(self, method: str, **params: Any) -> dict[str, Any]:
+        return self.ask(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode())
+
+
+@pytest.fixture
+def server(home: Path) -> Iterator[Server]:
+    server = Server(home)
+    yield server
+    os.killpg(server.beside.process.pid, signal.SIGKILL)
+    server.beside.rest()
+    # It ends by itself, since the program that it speaks for has.
+    assert server.process.communicate(timeout=20)[0] == b""
+
+
+@pytest.mark.parametrize(
+    ("asked", "spoken"),
+    [("2024-11-05", "2024-11-05"), ("2025-06-18", "2025-06-18"), ("2031-01-01", "2025-06-18")],
+)
+def test_a_version_is_agreed_upon(server: Server, asked: str, spoken: str) -> None:
+    result = server.request("initialize", protocolVersion=asked, capabilities={})["result"]
+    assert (result["protocolVersion"], result["serverInfo"]["name"]) == (spoken, "sandpiper")
+
+
+def test_its_tools_are_those_that_the_bot_knows(server: Server) -> None:
+    tools = server.request("tools/list")["result"]["tools"]
+    assert [tool["name"] for tool in tools] == list(TOOLS)
+    for tool in tools:
+        schema = tool["inputSchema"]
+        assert tool["description"] and set(schema["required"]) <= set(schema["properties"])
+
+
+def test_what_it_does_not_know_it_says(server: Server) -> None:
+    assert server.request("resources/list")["error"]["code"] == -32601
+    assert server.ask(b"no JSON at all")["error"]["code"] == -32700
+    assert server.request("ping")["result"] == {}

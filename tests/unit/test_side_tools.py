@@ -160,8 +160,8 @@ def test_a_file_is_offered_and_what_became_of_it_is_told() -> None:
 
 
 def test_a_port_is_offered() -> None:
-    step = Talk().calls("share_port", port=8000, title="The site")
-    assert step.events == (PortOffered("side-tool:1", 8000, "The site"),)
+    step = Talk().calls("share_port", port=8000, path=COPY, title="The site")
+    assert step.events == (PortOffered("side-tool:1", 8000, COPY, "The site"),)
 
 
 @pytest.mark.parametrize(
@@ -174,10 +174,8 @@ def test_a_port_is_offered() -> None:
         ("note_progress", {"text": ""}),
         ("ask_person", {"question": ["a"]}),
         ("share_file", {"path": ""}),
-        ("share_port", {"port": 0}),
-        ("share_port", {"port": 65536}),
-        ("share_port", {"port": True}),
-        ("share_port", {"port": "80"}),
+        ("share_port", {"port": 80}),
+        ("share_port", {"port": 80, "path": 7}),
         ("rm_rf", {"path": "/"}),
     ],
 )

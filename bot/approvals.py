@@ -3,7 +3,6 @@ deadline (no answer = no), or a question, which a reply in the thread answers. P
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from bot.agents.codec import Answered, Decided
@@ -12,10 +11,12 @@ from bot.models import Ask, AskKind, AskState, Identity, NewAsk, Person
 from bot.timeline import duration
 
 # What is approved is what was read: more than a surface shows whole is not asked for at all.
-LONGEST_DETAIL = 8_000  # characters of JSON, as Slack counts them
+# GitHub takes 65,536 characters in a comment, Slack as many as it is given messages.
+LONGEST_DETAIL = 40_000  # characters
 TOO_LONG = (
     "That is too long to be shown to people whole, so it cannot be approved."
-    " Put it into a script in the repository and ask to run that, or do it in smaller steps."
+    " Make a plan shorter; put a command into a script in the repository and ask to run that, or do it in"
+    " smaller steps."
 )
 MOST_OPTIONS = 10
 
@@ -26,7 +27,7 @@ def asked(events: Iterable[Event], deadline: float) -> tuple[NewAsk, ...]:
     for event in events:
         match event:
             case ApprovalAsked(id=id, title=title, detail=detail):
-                refused = TOO_LONG if len(json.dumps(detail, ensure_ascii=False)) > LONGEST_DETAIL else ""
+                refused = TOO_LONG if len(detail) > LONGEST_DETAIL else ""
                 asks.append(NewAsk(id, AskKind.APPROVAL, title, detail, (), deadline, refused))
             case Question(id=id, text=text, options=options, open=True):
                 asks.append(NewAsk(id, AskKind.QUESTION, text, "", options[:MOST_OPTIONS], deadline))

@@ -35,6 +35,7 @@ from bot.events import (
 from bot.models import Final, Outcome
 
 KEPT_ROWS = 400
+ASKED_CHARS = 1_000  # of what is asked; the question itself shows it whole
 KEPT_USAGE = 500
 KEPT_PLAN = 100
 
@@ -138,7 +139,7 @@ class Timeline:
             case Notice(text=text):
                 return self._with(Row(f"notice:{self._number}", text, RowStatus.COMPLETED))
             case ApprovalAsked(id=id, title=title, detail=detail):
-                return self._asks(id, f"May it? {title}", detail)
+                return self._asks(id, f"May it? {title}", detail[:ASKED_CHARS])
             case Question(id=id, text=text, open=True):
                 return self._asks(id, f"Asks: {text}", "")
             case Settled(id=id, text=text, allowed=allowed):

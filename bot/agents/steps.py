@@ -11,7 +11,7 @@ from bot.events import Completed, Consumed, Event, Notice, Unknown
 from bot.redact import redact
 
 # More than any surface shows whole, so that what is cut here is refused for its length.
-MOST_APPROVED = 16_000
+MOST_APPROVED = 60_000  # characters
 
 # Enough for every limit of an event; more would only cost time in the search for secrets.
 LONGEST = 256_000

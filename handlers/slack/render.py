@@ -52,10 +52,12 @@ _SIGN = {RowStatus.PENDING: "○", RowStatus.IN_PROGRESS: "◐", RowStatus.COMPL
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A message: `text` for notifications and old clients, and for everybody where there are no blocks."""
+    """A message: `text` for notifications and old clients, and for everybody where there are no blocks.
+    whole: it is to be shown with all its blocks, or not at all."""
 
     text: str
     blocks: tuple[Block, ...] = ()
+    whole: bool = False
 
 
 # The picture of a turn

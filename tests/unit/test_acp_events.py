@@ -52,12 +52,12 @@ def test_a_secret_in_two_pieces_is_found() -> None:
 
 def test_a_long_message_keeps_its_head_and_tail() -> None:
     talk = opened()
-    for number in range(3000):
+    for number in range(6000):
         talk.hears(says(f"line {number} ä\n"))
     step = talk.answers("session/prompt", ends())
     assert step.completed is not None
     text = step.completed.text
-    assert text.startswith("line 0") and "line 2999" in text and "bytes left out" in text
+    assert text.startswith("line 0") and "line 5999" in text and "characters left out" in text
     assert len(json.dumps(talk.state)) < 80_000
 
 

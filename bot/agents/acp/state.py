@@ -21,8 +21,10 @@ from bot.agents.wire import (
 
 T = TypeVar("T")
 
-# Of a message that is being written. Its middle is left out beyond that.
-HEAD_BYTES = TAIL_BYTES = 8_000
+# Characters of a message that is being written. Its middle is left out beyond that: such a plan is longer
+# than what people are asked to approve.
+HEAD = 30_000
+TAIL = 12_000
 # Calls that have ended are remembered for a while: agents send updates of them late.
 MOST_TOOLS = 30
 
@@ -91,16 +93,16 @@ class Written:
     told: bool = False
 
     def add(self, piece: str) -> None:
-        if not self.tail and len((self.head + piece).encode("utf-8", "replace")) <= HEAD_BYTES:
+        if not self.tail and len(self.head) + len(piece) <= HEAD:
             self.head += piece
             return
-        tail = (self.tail + piece).encode("utf-8", "replace")
-        self.left_out += max(len(tail) - TAIL_BYTES, 0)
-        self.tail = tail[-TAIL_BYTES:].decode(errors="ignore")
+        tail = self.tail + piece
+        self.left_out += max(len(tail) - TAIL, 0)
+        self.tail = tail[-TAIL:]
 
     @property
     def text(self) -> str:
-        between = f"\n… {self.left_out} bytes left out …\n" if self.left_out else ""
+        between = f"\n… {self.left_out} characters left out …\n" if self.left_out else ""
         return self.head + between + self.tail
 
 

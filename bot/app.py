@@ -138,6 +138,7 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
             shared=settings.data_dir / "shared",
             owner=f"{socket.gethostname()}:{os.getpid()}",
             policy=_policy(settings),
+            secrets=settings.secrets(),
         )
         log.info("sandpiper %s is ready: %s", VERSION, ", ".join(sorted(surfaces)))
         yield core

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from bot.pull_requests import PullRequests
 from bot.recovery import resume_open_turns
 from bot.sandboxes import Sandboxes
 from bot.sessions import Defaults, Sessions
+from bot.shared_files import SharedFiles
 from bot.sharing import Sharing
 from bot.turns import Turns
 from bot.workspace import Workspaces
@@ -68,6 +69,7 @@ class Core:
         owner: str,
         policy: Policy,
         programs: Mapping[str, Program] = MappingProxyType({}),
+        secrets: Iterable[str] = (),
     ) -> None:
         self.store = store
         self._dispatcher = dispatcher
@@ -109,10 +111,12 @@ class Core:
             store, surfaces, forge, access, clock, agents, policy.defaults, provider.warning
         )
         self.intake = Intake(store, surfaces, self.sessions, clock)
-        self.outbox = Outbox(store, surfaces, clock, self.turns.picture)
+        self._shared = SharedFiles(shared, secrets)
+        self.outbox = Outbox(store, surfaces, clock, self.turns.picture, self._shared)
 
     async def run(self) -> None:
         """Until cancelled: take in, drive, say, keep house. What was open before goes on first."""
+        self._shared.sweep(await self.store.shared_files())
         await resume_open_turns(self.store, self._dispatcher, self._owner)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.intake.run())

@@ -142,6 +142,10 @@ class SurfaceError(SandpiperError):
     """A surface refused for good: retrying the same call will not help."""
 
 
+class FileRefused(SurfaceError):
+    """A file is not fit to be shown: its copy is lost, it is too large, or one of our keys is in it."""
+
+
 class SurfaceBusy(SandpiperError):
     """Try again after `retry_after` seconds (a limit, a 5xx or a lost connection)."""
 

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bot.errors import StoreUnavailable, SurfaceBusy, SurfaceError
-from bot.models import MessageRef, OutboxItem, SayingKind
+from bot.models import MessageRef, OutboxItem, Saying, SayingKind
 from bot.ports import Clock, Store, Surface
+from bot.shared_files import SharedFiles, in_words
 from bot.timeline import Timeline
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,8 @@ class Outbox:
     """Sends what the store says is due. One lane per thread, lanes side by side.
 
     picture: a turn's timeline as rebuilt from its stored events; its last redraw goes with the
-    final reply, so that no picture keeps spinning after a crash between the two.
+    final reply, so that no picture keeps spinning after a crash between the two. shared: where the files
+    are that agents share; they are deleted as soon as they are said, or refused for good.
     """
 
     def __init__(
@@ -33,11 +36,13 @@ class Outbox:
         surfaces: Mapping[str, Surface],
         clock: Clock,
         picture: Callable[[int], Awaitable[tuple[MessageRef | None, Timeline]]],
+        shared: SharedFiles,
     ) -> None:
         self._store = store
         self._surfaces = surfaces
         self._clock = clock
         self._picture = picture
+        self._shared = shared
         self._busy: set[int] = set()
         self._retry_at = 0.0  # when the soonest postponed saying is due; 0: none is known
 
@@ -99,21 +104,42 @@ class Outbox:
         try:
             ref = await surface.find(item) if item.tried else None
             if ref is None:
+                item = await self._ready(item)
                 await self._store.sending(item.id)
                 if item.saying.kind is SayingKind.FINAL and item.saying.turn is not None:
                     await self._settle_picture(surface, item)
                 ref = await surface.send(item)
             await self._store.sent(item.id, ref)
+            self._let_go(item.saying)
         except SurfaceBusy as busy:
             if self._clock.now() - item.created_at > GIVE_UP_AFTER:
-                log.error("gave up saying %s: %s", item.saying.key, busy)
-                await self._store.refused(item.id, str(busy))
+                await self._refuse(item, f"gave up: {busy}")
                 return
             wait = max(busy.retry_after, min(60.0, 2.0 ** min(item.attempts, 6)))
             await self._postpone(item, wait, str(busy))
         except SurfaceError as error:
-            log.error("%s was refused: %s", item.saying.key, error)
-            await self._store.refused(item.id, str(error))
+            await self._refuse(item, str(error))
+
+    async def _ready(self, item: OutboxItem) -> OutboxItem:
+        """What is to be shown is checked each time, for a crash may have come in between."""
+        if item.saying.file is None:
+            return item
+        file = await self._shared.ready(item.saying.file)
+        return replace(item, saying=replace(item.saying, file=file))
+
+    async def _refuse(self, item: OutboxItem, why: str) -> None:
+        """It will never be said. Who waits for a file hears of it."""
+        log.error("%s was refused: %s", item.saying.key, why)
+        saying = item.saying
+        if saying.file is not None:
+            words = in_words(saying.file, why)
+            await self._store.say(Saying(f"{saying.key}:refused", SayingKind.NOTE, saying.thread, words))
+        await self._store.refused(item.id, why)
+        self._let_go(saying)
+
+    def _let_go(self, saying: Saying) -> None:
+        if saying.file is not None:
+            self._shared.drop(saying.file)
 
     async def _settle_picture(self, surface: Surface, item: OutboxItem) -> None:
         assert item.saying.turn is not None and item.saying.final is not None  # noqa: S101

@@ -570,6 +570,10 @@ class Store(Protocol):
         """Given up: it can never be said there. The lane goes on."""
         ...
 
+    async def shared_files(self) -> Sequence[str]:
+        """The paths of our copies of files that are still to be said."""
+        ...
+
     # sandboxes
 
     async def sandbox(self, key: SandboxKey) -> SandboxRow | None: ...

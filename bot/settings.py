@@ -8,7 +8,7 @@ import logging
 import os
 import shlex
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -264,6 +264,13 @@ class Settings(BaseSettings):
     def github_on(self) -> bool:
         return bool(self.github.app_id)
 
+    def secrets(self) -> tuple[str, ...]:
+        """Every key that is set. Raises SettingsError when the private key's file cannot be read."""
+        named = [
+            secret for secret in _secrets_in(self) if secret != self.github.private_key.get_secret_value()
+        ]
+        return (*named, self.github.pem()) if self.github_on else tuple(named)
+
 
 def load(env_file: Path | None = Path(".env")) -> Settings:
     """Read the settings. Raises SettingsError that names each wrong or missing variable."""
@@ -300,6 +307,18 @@ def unknown(environment: Iterable[str]) -> list[str]:
     """Variables with our prefix that no setting has: most likely misspelt. Case does not matter."""
     ours = {name.upper() for name in environment if name.upper().startswith(PREFIX)}
     return sorted(ours - set(variables()))
+
+
+def _secrets_in(value: object) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        if text := value.get_secret_value():
+            yield text
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _secrets_in(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _secrets_in(inner)
 
 
 def _complete(settings: Settings) -> None:

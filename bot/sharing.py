@@ -13,8 +13,7 @@ from bot.events import FileOffered, PortOffered
 from bot.models import Launch, Saying, SayingKind, SharedFile
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
-
-LARGEST = 20 * 1024 * 1024  # bytes of a file; the side tools take no larger ones
+from bot.shared_files import LARGEST_FILE
 
 # Where the side tools leave copies of files and sockets of ports, below the home.
 COPIES = ".sandpiper/shared"
@@ -59,7 +58,7 @@ class Sharing:
         turn = driver.turn
         name = f"{turn.id}-{turn.attempt}-{PurePosixPath(offer.path).name}"
         copy = self._directory / name
-        await patiently(self._clock, lambda: sandbox.download(offer.path, copy, limit=LARGEST))
+        await patiently(self._clock, lambda: sandbox.download(offer.path, copy, limit=LARGEST_FILE))
         size = copy.stat().st_size
         saying = Saying(
             key=f"file:{name}",

@@ -100,6 +100,15 @@ def refused(tx: Tx, item: int, error: str) -> None:
     tx.ring("outbox")
 
 
+def shared_files(tx: Tx) -> Sequence[str]:
+    """The paths of the files that are still to be said."""
+    rows = tx.all(
+        "SELECT body FROM outbox WHERE kind = ? AND state IN ('pending', 'sending')", SayingKind.FILE
+    )
+    sayings = (load(SAYING, row["body"]) for row in rows)
+    return [saying.file.path for saying in sayings if saying.file is not None]
+
+
 def set_timeline(tx: Tx, turn: int, ref: MessageRef) -> None:
     row = tx.one("UPDATE turns SET timeline = ? WHERE id = ? RETURNING state", dump(REF, ref), turn)
     if row is not None and row["state"] == TurnState.QUEUED:

@@ -292,6 +292,9 @@ class SqliteStore:
     async def refused(self, item: int, error: str) -> None:
         await self._write(lambda tx: outbox.refused(tx, item, error))
 
+    async def shared_files(self) -> Sequence[str]:
+        return await self._read(outbox.shared_files)
+
     # sandboxes
 
     async def sandbox(self, key: SandboxKey) -> SandboxRow | None:

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 class MoodyStore:
     """A real store behind it; `away`: the verbs that cannot be used now ("*": none can be).
 
-    `refused` remembers which of them were asked for all the same.
+    `turned_away` remembers which of them were asked for all the same.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.away: set[str] = set()
-        self.refused: list[str] = []
+        self.turned_away: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self._store, name)
@@ -28,7 +28,7 @@ class MoodyStore:
 
         async def asked(*args: Any, **more: Any) -> Any:
             if self.away & {name, "*"}:
-                self.refused.append(name)
+                self.turned_away.append(name)
                 raise StoreUnavailable("The database could not be used: disk I/O error.")
             return await verb(*args, **more)
 

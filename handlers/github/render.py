@@ -10,9 +10,11 @@ import re
 
 from bot.approvals import outcome
 from bot.events import PlanEntry, PlanStatus
-from bot.models import Ask, AskKind, AskState, Final, Outcome, PullRequest
+from bot.models import Ask, AskKind, AskState, Final, Outcome, PullRequest, SharedFile
+from bot.redact import redact
+from bot.shared_files import shown_name, size_words, text_of
 from bot.timeline import Row, RowStatus, Timeline, fold_repeats
-from handlers.github.text import LIMIT, code, plain, tame_within
+from handlers.github.text import LIMIT, code, fenced, in_html, plain, seen, tame_within
 
 SHOWN_ROWS = 15
 SHOWN_PLAN = 20
@@ -99,8 +101,7 @@ def ask_comment(ask: Ask, mention: str, slug: str) -> str:
     called = _call(mention) if is_open else ""
     parts = [f"{called}{title}" if ask.kind is AskKind.QUESTION else f"{called}May I? **{title}**"]
     if ask.detail:
-        fence = "`" * max(3, *(len(run) + 1 for run in ["", *re.findall("`+", ask.detail)]))
-        parts.append(f"{fence}\n{ask.detail}\n{fence}")
+        parts.append(fenced(ask.detail))
     if ask.options:
         parts.append("\n".join(f"- {plain(option, 200)}" for option in ask.options))
     who = plain(ask.asked.name, 100)
@@ -114,6 +115,24 @@ def ask_comment(ask: Ask, mention: str, slug: str) -> str:
             f" else (or `@{slug} approve {ask.id}`). No answer is a no.</sub>"
         )
     return "\n\n".join(parts)
+
+
+def file_comment(file: SharedFile, data: bytes, mention: str) -> str:
+    """A text that an agent shares, folded away; what GitHub has no place for, in words."""
+    name, size = shown_name(file), size_words(len(data))
+    about = f"{plain(file.title, 300)} · " if file.title.strip() else ""
+    head = f"{_call(mention)}{about}{code(name, 200)}, {size}"
+    if not data:
+        return f"{head}: it is empty."
+    text = text_of(data)
+    why = "GitHub takes no such files from bots"
+    if text is not None:
+        shown = fenced(redact(seen(text)).removesuffix("\n"))
+        comment = f"{head}\n\n<details><summary>{in_html(name, 200)}</summary>\n\n{shown}\n\n</details>"
+        if len(comment) <= LIMIT:
+            return comment
+        why = "it is too large for a comment"
+    return f"{head}. It cannot be shown here, {why}: ask the agent to commit it, or to share it in Slack."
 
 
 def _call(mention: str) -> str:

@@ -29,6 +29,7 @@ from bot.models import (
     ThreadKey,
 )
 from bot.redact import redact
+from bot.shared_files import content
 from bot.timeline import Timeline
 from handlers.github.accounts import Accounts
 from handlers.github.auth import TALK, GitHubApp, Scope
@@ -36,6 +37,7 @@ from handlers.github.failures import CallFailed, NoToken
 from handlers.github.parse import SURFACE, Ourselves, parse
 from handlers.github.render import (
     ask_comment,
+    file_comment,
     final_comment,
     marker,
     starting_comment,
@@ -128,7 +130,12 @@ class GitHubSurface:
         if saying.kind is SayingKind.RECEIPT:
             await self._react(saying)
             return saying.ref
-        body = redact(self._body(saying, await self._mentioned(saying))) + f"\n\n{_marker_of(saying)}"
+        mention = await self._mentioned(saying)
+        if saying.file is not None:
+            body = file_comment(saying.file, await content(saying.file), mention)
+        else:
+            body = self._body(saying, mention)
+        body = f"{redact(body)}\n\n{_marker_of(saying)}"
         thread = saying.thread
         if saying.kind is SayingKind.ASKED:
             return await self._redraw(saying.ref, int(thread.scope), body)

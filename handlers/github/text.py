@@ -55,6 +55,23 @@ def plain(text: str, limit: int) -> str:
     return _ISSUE.sub(f"#{_GAP}", _MENTION.sub(f"@{_GAP}", shown))
 
 
+def in_html(text: str, limit: int) -> str:
+    """Foreign text as one line inside of an HTML block, where markdown is not looked for."""
+    shown = _shown_line(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _ISSUE.sub(f"#{_GAP}", _MENTION.sub(f"@{_GAP}", shown))
+
+
+def seen(text: str) -> str:
+    """Foreign text without the characters that nobody sees."""
+    return _UNSEEN.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def fenced(text: str) -> str:
+    """Foreign text as it is, in a fence that nothing in it can close."""
+    fence = "`" * max(3, *(len(run) + 1 for run in ["", *re.findall("`+", text)]))
+    return f"{fence}\n{text}\n{fence}"
+
+
 def code(text: str, limit: int) -> str:
     """Foreign text as a code span, or "" when there is none."""
     line = _shown_line(text, limit).replace("`", "ˋ")
@@ -71,7 +88,7 @@ def tame(markdown: str) -> str:
     """
     lines: list[str] = []
     fence = ""
-    for line in _UNSEEN.sub("", markdown.replace("\r\n", "\n").replace("\r", "\n")).split("\n"):
+    for line in seen(markdown).split("\n"):
         if fence:
             lines.append(line)
             if _closes(line, fence):

@@ -5,6 +5,7 @@ GET  /playground/static/…      its script and style
 GET  /playground/events        server-sent events: all parts first, then those that change
 GET  /playground/pulls/{n}     a pull request's commits and diff
 GET  /playground/commits       the default branch's commits; /{sha}: what one of them changed
+GET  /playground/files/{id}    a file that was shared: a picture as a picture, all else to be saved
 POST /playground/do/{action}   somebody does something
 """
 
@@ -13,6 +14,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
+from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -76,6 +78,7 @@ class Page:
             Route("/pulls/{number:int}", self._pull),
             Route("/commits", self._commits),
             Route("/commits/{sha}", self._commit),
+            Route("/files/{id}", self._file),
             Route("/do/{action}", self._do, methods=["POST"]),
             Mount("/static", StaticFiles(directory=STATIC)),
         ]
@@ -174,6 +177,18 @@ class Page:
         [commit] = await git.commits(sha, limit=1)
         diff = await git.text("show", "--format=", "--no-ext-diff", "-M", "--diff-merges=first-parent", sha)
         return JSONResponse({"diff": diff, **_commit_json(commit)})
+
+    async def _file(self, request: Request) -> Response:
+        file = self._slack.file(request.path_params["id"])
+        if file is None or file.data is None:
+            return JSONResponse({"error": "There is no such file, or it was too old to be kept."}, 404)
+        shown = "inline" if file.picture and "save" not in request.query_params else "attachment"
+        disposition = f"{shown}; filename*=UTF-8''{quote(file.name, safe='')}"
+        return Response(
+            file.data,
+            media_type=file.picture or "application/octet-stream",
+            headers={"Content-Disposition": disposition},
+        )
 
     def _git(self) -> GitRepository:
         return GitRepository(self._github.repository(self._repository).path)

@@ -104,6 +104,10 @@ def _message(message: Message) -> Json:
         "thread_ts": message.thread_ts,
         "blocks": message.blocks,
         "subtype": message.subtype,
+        "files": [
+            {"id": file["id"], "name": file["name"], "size": file["size"], "picture": bool(file["mimetype"])}
+            for file in message.files
+        ],
         "edited": message.edited_ts is not None,
         "visible_to": message.visible_to,
         "reactions": message.reactions,

@@ -17,11 +17,12 @@ from handlers.playground.holds import Hold
 from handlers.playground.server import LoopbackServer
 from handlers.playground.slack_actions import Actions
 from handlers.playground.slack_api import WebApi
-from handlers.playground.slack_app import Call, SlackApp
+from handlers.playground.slack_app import SCOPES, Call, SlackApp
 from handlers.playground.slack_delivery import Deliveries
 from handlers.playground.slack_envelopes import Delivery
 from handlers.playground.slack_faults import Fault, Faults
-from handlers.playground.slack_limits import DEFAULT_RATES, RateLimiter, Rates
+from handlers.playground.slack_files import File
+from handlers.playground.slack_limits import DEFAULT_RATES, FILE_BYTES, RateLimiter, Rates
 from handlers.playground.slack_responses import Responses
 from handlers.playground.slack_shapes import block_actions, find_action, slash_command
 from handlers.playground.slack_state import (
@@ -52,7 +53,8 @@ class SlackPlayground:
     What people do (`post`, `click` …) raises SlackError where Slack would not let them. `rates` are Slack's
     unless given (`NO_RATES` for none). `unsupported_blocks` are refused as `invalid_blocks`. With
     `request_url` events come by HTTP, else by Socket Mode. `ack_timeout`, `retry_delays` and `edit_window`
-    (how long a message can be updated) are in seconds.
+    (how long a message can be updated) are in seconds. `largest_file` is in bytes. `scopes` are the bot
+    token's; only those for files are missed where they are not among them.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class SlackPlayground:
         ack_timeout: float = 3.0,
         retry_delays: Sequence[float] = (0.0, 60.0, 300.0),
         edit_window: float | None = None,
+        largest_file: int = FILE_BYTES,
+        scopes: Collection[str] = SCOPES,
     ) -> None:
         self.bot_token = bot_token or f"xoxb-{secrets.token_hex(12)}"
         self.app_token = app_token or f"xapp-1-{secrets.token_hex(12)}"
@@ -94,10 +98,12 @@ class SlackPlayground:
             self.workspace,
             self._actions,
             permalink=self._permalink,
-            team_url=lambda: f"{self.url}/",
+            url=lambda: self.url,
             unsupported_blocks=unsupported_blocks,
             edit_window=edit_window,
+            largest_file=largest_file,
         )
+        self._files = api.files
         self._app = SlackApp(
             self.workspace,
             api,
@@ -109,6 +115,7 @@ class SlackPlayground:
             bot_token=self.bot_token,
             app_token=self.app_token,
             url=lambda: self.url,
+            scopes=scopes,
         )
 
     # Where it is.
@@ -259,6 +266,10 @@ class SlackPlayground:
             if message.visible_to == user
         ]
 
+    def file(self, id: str) -> File | None:
+        """A file that was shared, while there is room for it."""
+        return self._files.get(id)
+
     def reactions(self, channel: str, ts: str) -> dict[str, list[str]]:
         """For each emoji on a message, who put it there."""
         return {name: list(users) for name, users in self.workspace.message(channel, ts).reactions.items()}
@@ -331,7 +342,20 @@ class SlackPlayground:
         """Does the app answer the challenge by which Slack checks a request URL?"""
         return await self._deliveries.verify_request_url()
 
-    # What goes wrong on purpose.
+    # What goes wrong on purpose. The upload of a file goes by the method "upload".
+
+    @property
+    def file_delay(self) -> float:
+        """Seconds until a file that was shared stands in its thread; the app has its answer before."""
+        return self._files.delay
+
+    @file_delay.setter
+    def file_delay(self, seconds: float) -> None:
+        self._files.delay = seconds
+
+    def drop_file_next(self, times: int = 1) -> None:
+        """Answer that the next files are shared, and show them to nobody."""
+        self._files.drops_to_come += times
 
     def fail_next(
         self,

@@ -33,14 +33,18 @@ class Actions:
         Raises SlackError `thread_not_found` where there is no such thread (what Slack's maintainers say of a
         deleted root, slackapi/bolt-js issue 2307), and `cannot_reply_to_message` under another reply.
         """
-        if message.thread_ts is not None:
-            self._check_root(message.channel, message.thread_ts)
+        self.check(message)
         _name_blocks(message.blocks)
         self._workspace.add(message)
         self._changes.note("posted", message.channel, message.ts)
         if message.visible_to is None:
             self._tell_of(message)
         return message
+
+    def check(self, message: Message) -> None:
+        """Whether it could be posted. Raises SlackError as `post` does."""
+        if message.thread_ts is not None:
+            self._check_root(message.channel, message.thread_ts)
 
     def edit(
         self,
@@ -77,7 +81,7 @@ class Actions:
             message.subtype = "tombstone"
             message.text = "This message was deleted."
             message.user = "USLACKBOT"
-            message.blocks, message.attachments, message.metadata = [], [], None
+            message.blocks, message.attachments, message.files, message.metadata = [], [], [], None
             message.bot_id = message.client_msg_id = None
             event = changed_event(self._workspace, message, before)
             event["message"]["hidden"] = True

@@ -9,6 +9,8 @@ from typing import Any
 
 from handlers.playground.slack_actions import Actions
 from handlers.playground.slack_content import Content, flag, read_content
+from handlers.playground.slack_files import Files
+from handlers.playground.slack_limits import FILE_BYTES
 from handlers.playground.slack_shapes import channel_json, message_json, user_json
 from handlers.playground.slack_state import Channel, Json, Message, SlackError, Workspace
 
@@ -26,17 +28,27 @@ class WebApi:
         actions: Actions,
         *,
         permalink: Callable[[Message], str],
-        team_url: Callable[[], str],
+        url: Callable[[], str],
         unsupported_blocks: Collection[str] = (),
         edit_window: float | None = None,
+        largest_file: int = FILE_BYTES,
     ) -> None:
         self._workspace = workspace
         self._actions = actions
         self._permalink = permalink
-        self._team_url = team_url
+        self._url = url
         self._unsupported_blocks = unsupported_blocks
         self._edit_window = edit_window
+        self.files = Files(
+            workspace,
+            actions,
+            joined=self._joined_channel,
+            url=url,
+            largest=largest_file,
+            unsupported_blocks=unsupported_blocks,
+        )
         self.methods: dict[str, Callable[[Json], Json]] = {
+            **self.files.methods,
             "auth.test": self._auth_test,
             "chat.delete": self._chat_delete,
             "chat.getPermalink": self._chat_get_permalink,
@@ -56,7 +68,7 @@ class WebApi:
     def _auth_test(self, arguments: Json) -> Json:
         team, bot = self._workspace.team, self._workspace.bot
         return {
-            "url": self._team_url(),
+            "url": f"{self._url()}/",
             "team": team.name,
             "user": bot.name,
             "team_id": team.id,

@@ -6,7 +6,7 @@ import time
 import urllib.parse
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -19,16 +19,20 @@ from handlers.playground.changes import Changes
 from handlers.playground.holds import Hold, Holds
 from handlers.playground.server import drop_connection
 from handlers.playground.slack_api import WebApi
-from handlers.playground.slack_faults import Fault, Faults
+from handlers.playground.slack_faults import Faults
 from handlers.playground.slack_limits import RateLimiter
 from handlers.playground.slack_responses import Responses
 from handlers.playground.slack_sockets import Sockets
 from handlers.playground.slack_state import Json, SlackError, Workspace
 
-_SCOPES = (
-    "app_mentions:read,chat:write,commands,channels:history,channels:read,groups:history,groups:read,"
-    "im:history,im:write,reactions:write,users:read"
+SCOPES = (
+    *("app_mentions:read", "chat:write", "commands", "files:write", "reactions:write", "users:read"),
+    *("channels:history", "groups:history", "im:history", "mpim:history"),
+    *("channels:read", "groups:read", "im:read", "mpim:read"),
 )
+UPLOAD = "upload"  # not a method of Slack's, but what the upload of a file is called here
+
+_NEEDED = {"files.getUploadURLExternal": "files:write", "files.completeUploadExternal": "files:write"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,12 @@ class Call:
     arguments: Json
     at: float
     error: str = ""
+
+
+class _MissingScope(SlackError):
+    def __init__(self, needed: str) -> None:
+        super().__init__("missing_scope")
+        self.needed = needed
 
 
 class _RateLimited(SlackError):
@@ -63,6 +73,7 @@ class SlackApp:
         bot_token: str,
         app_token: str,
         url: Callable[[], str],
+        scopes: Collection[str] = SCOPES,
     ) -> None:
         self._workspace = workspace
         self._api = api
@@ -74,12 +85,14 @@ class SlackApp:
         self._bot_token = bot_token
         self._app_token = app_token
         self._url = url
+        self._scopes = scopes
         self._tickets: set[str] = set()
         self._holds: Holds[Call] = Holds()
         self.calls: deque[Call] = deque(maxlen=5000)
         self.asgi = Starlette(
             routes=[
                 Route("/api/{method}", self._call, methods=["GET", "POST"]),
+                Route("/upload/v1/{ticket}", self._upload, methods=["POST"]),
                 Route("/responses/{ticket}", self._respond, methods=["POST"]),
                 WebSocketRoute("/socket", self._socket),
             ]
@@ -99,40 +112,58 @@ class SlackApp:
         method = request.path_params["method"]
         arguments = await _arguments(request)
         token = _token(request, arguments)
+        return await self._meet(request, method, arguments, lambda: self._answer(method, token, arguments))
+
+    async def _upload(self, request: Request) -> Response:
+        ticket, data = request.path_params["ticket"], await request.body()
+
+        def take() -> Json:
+            self._api.files.take(ticket, data)
+            return {}
+
+        return await self._meet(request, UPLOAD, {"ticket": ticket, "bytes": len(data)}, take)
+
+    async def _meet(
+        self, request: Request, method: str, arguments: Json, act: Callable[[], Json]
+    ) -> Response:
+        """Let a call act and be answered, unless something is to go wrong with it."""
         hold = self._holds.take(Call(method, arguments, time.time()))
         if hold is not None and not hold.acted and not await hold.passes():
             drop_connection(request.scope)
             return Response()
-        response = self._served(request, method, token, arguments)
+        response = self._served(request, method, arguments, act)
         if hold is not None and hold.acted and not await hold.passes():
             drop_connection(request.scope)
         return response
 
-    def _served(self, request: Request, method: str, token: str, arguments: Json) -> Response:
+    def _served(self, request: Request, method: str, arguments: Json, act: Callable[[], Json]) -> Response:
         fault = self._faults.take(method)
         try:
-            answer = self._answer(method, token, arguments, fault)
+            if fault is not None and (fault.error or not fault.acts):
+                if fault.error == "ratelimited":
+                    raise _RateLimited(fault.retry_after)
+                raise SlackError(fault.error or "connection_lost")
+            answer = act()
         except SlackError as refusal:
             self._note_call(method, arguments, refusal.code)
-            response = _refused(refusal, fault)
+            status = fault.status if fault is not None else 400 if method == UPLOAD else 200
+            response = _refused(refusal, status)
         else:
             self._note_call(method, arguments, "")
             response = JSONResponse({"ok": True, **answer})
         response.headers["x-slack-req-id"] = uuid.uuid4().hex
-        response.headers["x-oauth-scopes"] = _SCOPES
+        response.headers["x-oauth-scopes"] = ",".join(self._scopes)
         if fault is not None and not fault.error:
             drop_connection(request.scope)
         return response
 
-    def _answer(self, method: str, token: str, arguments: Json, fault: Fault | None) -> Json:
-        if fault is not None and (fault.error or not fault.acts):
-            if fault.error == "ratelimited":
-                raise _RateLimited(fault.retry_after)
-            raise SlackError(fault.error or "connection_lost")
+    def _answer(self, method: str, token: str, arguments: Json) -> Json:
         opens_socket = method == "apps.connections.open"
         if not opens_socket and method not in self._api.methods:
             raise SlackError("unknown_method")
         self._check_token(token, self._app_token if opens_socket else self._bot_token)
+        if (needed := _NEEDED.get(method)) and needed not in self._scopes:
+            raise _MissingScope(needed)
         wait = self._limiter.take(method, str(arguments.get("channel") or ""))
         if wait:
             raise _RateLimited(math.ceil(wait))
@@ -193,11 +224,13 @@ def _token(request: Request, arguments: Json) -> str:
     return request.headers.get("authorization", "").removeprefix("Bearer ").strip() or given
 
 
-def _refused(refusal: SlackError, fault: Fault | None) -> Response:
+def _refused(refusal: SlackError, status: int) -> Response:
     body: Json = {"ok": False, "error": refusal.code}
     if isinstance(refusal, _RateLimited):
         return JSONResponse(body, 429, {"retry-after": str(refusal.retry_after)})
+    if isinstance(refusal, _MissingScope):
+        body["needed"] = refusal.needed
     if refusal.details:
         body["errors"] = list(refusal.details)
         body["response_metadata"] = {"messages": [f"[ERROR] {reason}" for reason in refusal.details]}
-    return JSONResponse(body, fault.status if fault is not None else 200)
+    return JSONResponse(body, status)

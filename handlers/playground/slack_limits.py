@@ -18,6 +18,8 @@ MARKDOWN_LIMIT = 12_000
 BLOCKS_PER_MESSAGE = 50
 ATTACHMENTS_PER_MESSAGE = 100
 METADATA_BYTES = 8_192
+FILE_BYTES = 1_000_000_000
+ALT_TEXT_LIMIT = 1_000
 RESPONSE_URL_USES = 5
 RESPONSE_URL_SECONDS = 30 * 60
 SOCKETS_PER_APP = 10
@@ -58,6 +60,8 @@ DEFAULT_RATES: Rates = {
     "conversations.info": (TIER_3,),
     "conversations.open": (TIER_3,),
     "conversations.replies": (TIER_3,),
+    "files.completeUploadExternal": (TIER_4,),
+    "files.getUploadURLExternal": (TIER_4,),
     "reactions.add": (TIER_3,),
     "reactions.remove": (TIER_2,),
     "team.info": (TIER_3,),

@@ -76,6 +76,8 @@ def message_json(workspace: Workspace, message: Message, *, metadata: bool = Fal
         shape["blocks"] = message.blocks
     if message.attachments:
         shape["attachments"] = message.attachments
+    if message.files:
+        shape |= {"files": message.files, "upload": False}
     if message.edited_ts:
         shape["edited"] = {"user": message.edited_by, "ts": message.edited_ts}
     if message.reactions:

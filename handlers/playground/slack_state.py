@@ -62,6 +62,7 @@ class Message:
     thread_ts: str | None = None
     blocks: list[Json] = field(default_factory=list)
     attachments: list[Json] = field(default_factory=list)
+    files: list[Json] = field(default_factory=list)
     metadata: Json | None = None
     bot_id: str | None = None
     subtype: str | None = None

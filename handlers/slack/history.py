@@ -31,13 +31,19 @@ class History:
 
     async def marked(self, thread: ThreadKey, key: str, since: float) -> str:
         """The ts of our post with this key in a thread, or "". Raises SurfaceBusy, SlackRefused."""
-        if not thread.id:
-            return await self.marked_root(channel_of(thread), key, since)
-        return await self._marked(self._replies(thread, oldest=since - CLOCK_SKEW), key)
+        return await self.ours(thread, since, lambda post: key_of(post) == key)
 
     async def marked_root(self, channel: str, key: str, since: float) -> str:
         """The same, at the top of a channel."""
-        return await self._marked(self._roots(channel, oldest=since - CLOCK_SKEW), key)
+        posts = self._roots(channel, oldest=since - CLOCK_SKEW)
+        return await self._first(posts, lambda post: key_of(post) == key)
+
+    async def ours(self, thread: ThreadKey, since: float, wanted: Callable[[Json], bool]) -> str:
+        """The ts of our first post in a thread that is `wanted`, or "". Raises SurfaceBusy, SlackRefused."""
+        oldest = since - CLOCK_SKEW
+        if not thread.id:
+            return await self._first(self._roots(channel_of(thread), oldest), wanted)
+        return await self._first(self._replies(thread, oldest=oldest), wanted)
 
     async def remarks(self, thread: ThreadKey, before: str, directory: Directory) -> Sequence[Remark]:
         """The thread's root and the newest of what followed it before the ts `before`, but for our posts."""
@@ -62,13 +68,10 @@ class History:
             if words
         ]
 
-    async def _marked(self, posts: AsyncIterator[Json], key: str) -> str:
+    async def _first(self, posts: AsyncIterator[Json], wanted: Callable[[Json], bool]) -> str:
         async for post in posts:
-            metadata = post.get("metadata") or {}
-            # Any app can write metadata, so only our own posts count.
-            if post.get("user") != self._us or metadata.get("event_type") != MARKER:
-                continue
-            if (metadata.get("event_payload") or {}).get("key") == key:
+            # Any app can write what marks a post, so only our own count.
+            if post.get("user") == self._us and wanted(post):
                 return str(post["ts"])
         return ""
 
@@ -118,6 +121,14 @@ async def _paged(page: Callable[[str], Awaitable[AsyncSlackResponse]]) -> AsyncI
         cursor = str((answer.get("response_metadata") or {}).get("next_cursor") or "")
         if not cursor:
             return
+
+
+def key_of(post: Json) -> str:
+    """The key of the saying that a post of ours is, or ""."""
+    metadata = post.get("metadata") or {}
+    if metadata.get("event_type") != MARKER:
+        return ""
+    return str((metadata.get("event_payload") or {}).get("key") or "")
 
 
 def _earlier(message: Json, before: str) -> bool:

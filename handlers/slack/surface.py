@@ -13,6 +13,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 
 from bot.errors import SurfaceBusy, SurfaceError
 from bot.models import (
+    Ask,
     Delivery,
     Identity,
     Mark,
@@ -22,11 +23,14 @@ from bot.models import (
     Remark,
     Saying,
     SayingKind,
+    SharedFile,
     ThreadKey,
 )
+from bot.shared_files import content
 from bot.timeline import Timeline
-from handlers.slack import asks, parse, render
+from handlers.slack import asks, files, parse, render
 from handlers.slack.directory import Directory
+from handlers.slack.files import Files
 from handlers.slack.history import History
 from handlers.slack.ids import MARKER, SURFACE, channel_of, is_direct
 from handlers.slack.render import Drawn
@@ -66,6 +70,7 @@ class SlackSurface:
         self._workspace = workspace
         self._directory = Directory(client, workspace)
         self._history = History(client, workspace)
+        self._files = Files(client, self._history)
         self._rich = True
         self._marks: dict[tuple[str, str], Mark] = {}
         self._drawn: dict[tuple[str, str], Drawn] = {}
@@ -112,7 +117,11 @@ class SlackSurface:
             return None
         if saying.kind is SayingKind.ASKED:
             return await self._redraw(saying)
+        if saying.file is not None:
+            return await self._share(item, saying.file)
         channel = channel_of(saying.thread)
+        if saying.ask is not None:
+            await self._post_before(item, saying.ask)
         ts = await self._post(channel, saying.thread.id, saying.key, lambda rich: _draw(saying, rich))
         return MessageRef(SURFACE, channel, ts)
 
@@ -121,7 +130,10 @@ class SlackSurface:
         # Receipts and what is redrawn can be put again without harm; what one person sees cannot be found.
         if saying.private or saying.kind in (SayingKind.RECEIPT, SayingKind.ASKED):
             return None
-        ts = await self._history.marked(saying.thread, saying.key, item.created_at)
+        if saying.file is not None:
+            ts = await self._files.find(item, saying.file)
+        else:
+            ts = await self._history.marked(saying.thread, saying.key, item.created_at)
         return MessageRef(SURFACE, channel_of(saying.thread), ts) if ts else None
 
     async def show(self, ref: MessageRef, picture: Timeline) -> None:
@@ -147,6 +159,23 @@ class SlackSurface:
         return f"{self._workspace.url}archives/{channel_of(thread)}/p{thread.id.replace('.', '')}"
 
     # How it is said
+
+    async def _share(self, item: OutboxItem, file: SharedFile) -> MessageRef:
+        saying, channel = item.saying, channel_of(item.saying.thread)
+        if data := await content(file):
+            ts = await self._files.share(item, file, data)
+        else:  # Slack takes no empty file
+            words = Drawn(f"{files.line(file, saying.mention)}: it is empty.")
+            ts = await self._post(channel, saying.thread.id, saying.key, _always(words))
+        return MessageRef(SURFACE, channel, ts)
+
+    async def _post_before(self, item: OutboxItem, ask: Ask) -> None:
+        """What does not go into the message with the buttons is there before it."""
+        thread = item.saying.thread
+        for number, drawn in enumerate(asks.before(ask), 1):
+            key = f"{item.saying.key}/{number}"
+            if not (item.tried and await self._history.marked(thread, key, item.created_at)):
+                await self._post(channel_of(thread), thread.id, key, _always(drawn))
 
     async def _redraw(self, saying: Saying) -> MessageRef | None:
         """What came of something that was asked, in its place."""
@@ -194,7 +223,7 @@ class SlackSurface:
         try:
             answer = await answered(call(drawn))
         except SlackRefused as refused:
-            if refused.code not in (*_BLOCKS_UNKNOWN, *_TOO_LONG) or not drawn.blocks:
+            if refused.code not in (*_BLOCKS_UNKNOWN, *_TOO_LONG) or not drawn.blocks or drawn.whole:
                 raise
             log.warning("Slack did not take plain blocks either: %s", refused)
             return await answered(call(Drawn(drawn.text)))
@@ -266,6 +295,10 @@ def _draw(saying: Saying, rich: bool) -> Drawn:
     if saying.ask is not None:
         return asks.ask(saying.ask, saying.mention)
     return render.note(saying.text, saying.mention)
+
+
+def _always(drawn: Drawn) -> Callable[[bool], Drawn]:
+    return lambda rich: drawn
 
 
 def _keep(known: dict[Any, Any], most: int) -> None:

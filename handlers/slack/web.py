@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,7 +16,17 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 
 from bot.errors import SurfaceBusy, SurfaceError
 
+log = logging.getLogger(__name__)
+
 Json = dict[str, Any]
+
+# Those of manifest.yml, each with its reason in the manifest's test.
+SCOPES = frozenset(
+    (
+        *("app_mentions:read", "chat:write", "commands", "files:write", "reactions:write", "users:read"),
+        *(f"{kind}:{what}" for kind in ("channels", "groups", "im", "mpim") for what in ("history", "read")),
+    )
+)
 
 TIMEOUT = 30.0  # seconds for one call
 RETRY_AFTER = 5.0  # where Slack names no time
@@ -39,6 +50,10 @@ _MENDS = {
     "message_not_found": "The message was deleted.",
     "thread_not_found": "The thread's first message was deleted: start a new thread.",
     "restricted_action": "The workspace's settings keep me from posting there.",
+    "file_uploads_disabled": "The workspace's settings allow no uploads of files.",
+    "file_uploads_except_images_disabled": "The workspace's settings allow uploads of pictures only.",
+    "file_type_not_allowed": "The workspace's settings do not allow this kind of file.",
+    "file_upload_size_restricted": "It is larger than the workspace allows: have it made smaller.",
     "invalid_auth": _MEND_BOT,
     "not_authed": _MEND_BOT,
     "account_inactive": _MEND_BOT,
@@ -69,18 +84,21 @@ class Workspace:
 
 async def answered(call: Awaitable[AsyncSlackResponse]) -> Json:
     """A call's answer. Raises SurfaceBusy when it may be tried again, and SlackRefused."""
-    try:
-        response = await call
-    except SlackApiError as error:
-        raise _explained(error.response) from error
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise SurfaceBusy(f"Slack cannot be reached ({type(error).__name__}).", RETRY_AFTER) from error
-    return _object(response.data)
+    return _object((await _spoken(call)).data)
 
 
 async def installed(client: AsyncWebClient) -> Workspace:
-    """Ask once who we are. Raises SurfaceBusy, SlackRefused (with the mend for a wrong token)."""
-    answer = await answered(client.auth_test())
+    """Ask once who we are. Raises SurfaceBusy, SlackRefused (with the mend for a wrong token).
+
+    What the app may not do it is told when it tries; here it is logged, for the operator.
+    """
+    response = await _spoken(client.auth_test())
+    if missing := SCOPES - _scopes(response.headers):
+        log.warning(
+            "The Slack app lacks the scopes %s: add them (OAuth & Permissions) and install it again.",
+            ", ".join(sorted(missing)),
+        )
+    answer = _object(response.data)
     return Workspace(
         team=str(answer["team_id"]),
         enterprise=str(answer.get("enterprise_id") or ""),
@@ -102,6 +120,21 @@ def on_loopback(url: str) -> bool:
         return ipaddress.ip_address(urlsplit(url).hostname or "").is_loopback
     except ValueError:
         return False
+
+
+async def _spoken(call: Awaitable[AsyncSlackResponse]) -> AsyncSlackResponse:
+    try:
+        return await call
+    except SlackApiError as error:
+        raise _explained(error.response) from error
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise SurfaceBusy(f"Slack cannot be reached ({type(error).__name__}).", RETRY_AFTER) from error
+
+
+def _scopes(headers: Mapping[str, str]) -> frozenset[str]:
+    """Those of the token. Without the header, which is not promised, nothing is missing."""
+    named = next((value for name, value in headers.items() if name.lower() == "x-oauth-scopes"), None)
+    return SCOPES if named is None else frozenset(scope.strip() for scope in named.split(","))
 
 
 def _explained(response: Any) -> SurfaceBusy | SlackRefused:

@@ -63,9 +63,9 @@ async def test_a_store_that_is_away_for_a_while_fails_no_turn(tmp_path: Path) ->
         await t.until(lambda: is_running(t))
         moods[0].away = {"*"}
         t.box().say(text="Nobody can write this down now.")
-        await t.until(lambda: bool({"record", "claim", "turn"} & set(moods[0].refused)))
+        await t.until(lambda: bool({"record", "claim", "turn"} & set(moods[0].turned_away)))
         t.clock.advance(HOUSEKEEPING)
-        await t.until(lambda: {"due", "received", "wake_forgotten"} <= set(moods[0].refused))
+        await t.until(lambda: {"due", "received", "wake_forgotten"} <= set(moods[0].turned_away))
         moods[0].away = set()
         back.set()
         final = await t.final()

@@ -159,7 +159,7 @@ async def test_a_store_that_cannot_be_read_for_a_while_is_waited_for(tmp_path: P
     async with desk(tmp_path) as it:
         it.moods.away = {"*"}
         await it.post("first")
-        await it.until(lambda: it.moods.refused.count("received") > 2)
+        await it.until(lambda: it.moods.turned_away.count("received") > 2)
         it.moods.away = set()
         await it.came_in("first")
 
@@ -171,7 +171,7 @@ async def test_a_delivery_that_cannot_be_settled_while_the_store_is_away_is_sett
         it.moods.away = {"settle"}
         await it.post("unreadable", broken=True)
         await it.post("second")
-        await it.until(lambda: it.moods.refused.count("settle") > 1)
+        await it.until(lambda: it.moods.turned_away.count("settle") > 1)
         it.moods.away = set()
         await it.came_in("second")
 

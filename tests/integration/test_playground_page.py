@@ -13,7 +13,7 @@ import pytest
 from handlers.playground.changes import Changes
 from handlers.playground.github_demo import REPOSITORY
 from handlers.playground.playground import Playground
-from tests.integration.playground_bot import Bot
+from tests.integration.playground_bot import Bot, web_client
 
 Json = dict[str, Any]
 
@@ -313,3 +313,31 @@ async def test_the_bot_can_be_killed_from_the_page(visitor: Visitor) -> None:
         assert visitor.parts["bot"]["state"] == "running"
         assert (await visitor.do("kill-bot")).status_code == 200
         await visitor.sees(lambda: visitor.parts["bot"]["state"] == "waiting")
+
+
+# Files
+
+
+async def test_a_shared_file_is_shown_and_served_so_that_it_can_do_nothing(
+    playground: Playground, visitor: Visitor
+) -> None:
+    picture, page = b"\x89PNG\r\n\x1a\n" + bytes(40), b"<script>alert(1)</script>"
+    async with visitor.looking():
+        for name, data in (("shot.png", picture), ('x"\r\nSet-Cookie: a\u202e.html', page)):
+            await web_client(playground.slack).files_upload_v2(content=data, filename=name, channel="C_DEV")
+        await visitor.sees(lambda: len(visitor.messages()) == 2)
+        shot, html = (one["files"][0] for one in visitor.messages())
+    assert (shot["name"], shot["size"], shot["picture"]) == ("shot.png", len(picture), True)
+    for file, kind, shown in (
+        (shot, "image/png", "inline"),
+        (html, "application/octet-stream", "attachment"),
+    ):
+        answer = await visitor.client.get(f"/playground/files/{file['id']}")
+        assert answer.headers["content-type"] == kind
+        assert answer.headers["content-disposition"].startswith(f"{shown}; filename*=UTF-8''")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "set-cookie" not in answer.headers
+        saved = await visitor.client.get(f"/playground/files/{file['id']}?save")
+        assert saved.headers["content-disposition"].startswith("attachment")
+    assert (await visitor.client.get("/playground/files/FNONE")).status_code == 404

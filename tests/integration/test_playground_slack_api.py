@@ -1,5 +1,7 @@
 """The playground's Web API, asked by the real AsyncWebClient: what each method does and refuses."""
 
+import io
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -226,6 +228,94 @@ class TestPlacesAndPeople:
         assert (user["name"], user["team_id"], user["is_bot"]) == ("ana", "T_ACME", False)
         assert user["profile"]["display_name"] == "ana"
         assert await refusal(client.users_info(user="U_NOBODY")) == "user_not_found"
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
+
+
+class TestFiles:
+    """By the SDK's own three calls in a row, and one by one."""
+
+    async def test_a_file_is_shared_in_a_thread(self, slack: SlackPlayground, client: AsyncWebClient) -> None:
+        root = slack.post("U_ANA", "C_DEV", "draw it")
+        answer = await client.files_upload_v2(
+            content=PNG,
+            filename="shot.png",
+            title="The page",
+            channel="C_DEV",
+            thread_ts=root,
+            initial_comment="Here it is",
+        )
+        assert answer["files"][0]["shares"] == {}
+        (message,) = slack.messages("C_DEV", root)[1:]
+        assert (message.text, message.subtype) == ("Here it is", "file_share")
+        (told,) = (await client.conversations_replies(channel="C_DEV", ts=root))["messages"][1:]
+        (shown,) = told["files"]
+        assert (shown["name"], shown["title"], shown["size"]) == ("shot.png", "The page", len(PNG))
+        file = slack.file(shown["id"])
+        assert file is not None and (file.data, file.picture) == (PNG, "image/png")
+
+    async def test_blocks_are_taken_where_there_is_no_comment(
+        self, slack: SlackPlayground, client: AsyncWebClient
+    ) -> None:
+        blocks = [{"type": "section", "block_id": "b1", "text": {"type": "mrkdwn", "text": "*Timings*"}}]
+        for comment in (None, "hello"):
+            await client.files_upload_v2(
+                content="12 ms",
+                filename="t.txt",
+                channel="C_DEV",
+                blocks=json.dumps(blocks),
+                initial_comment=comment,
+            )
+        assert [message.blocks for message in slack.messages("C_DEV")] == [blocks, []]
+        markdown = [{"type": "markdown", "text": "*Timings*"}]
+        assert (
+            await refusal(
+                client.files_upload_v2(
+                    content="x", filename="t.txt", channel="C_DEV", blocks=json.dumps(markdown)
+                )
+            )
+            == "internal_error"
+        )
+
+    async def test_what_slack_does_not_take(self, client: AsyncWebClient) -> None:
+        url = client.files_getUploadURLExternal
+        assert await refusal(url(filename="empty.txt", length=0)) == "missing_argument"
+        assert await refusal(url(filename="large", length=1_000_000_001)) == "file_upload_size_restricted"
+        assert await refusal(url(filename="a.png", length=1, alt_txt="x" * 1_001)) == "alt_txt_too_large"
+        ticket = await url(filename="a.txt", length=5)
+        files = [{"id": ticket["file_id"]}]
+        complete = client.files_completeUploadExternal
+        assert await refusal(complete(files=files)) == "file_not_found"
+        async with aiohttp.ClientSession() as session:
+            for data, status in ((b"four", 400), (b"12 ms", 200), (b"again", 400)):
+                async with session.post(ticket["upload_url"], data=data) as answer:
+                    assert answer.status == status
+        for channel, error in (
+            ("C_ELSE", "not_in_channel"),
+            ("G_SECRET", "channel_not_found"),
+            ("C_OLD", "is_archived"),
+            ("U_ANA", "invalid_arguments"),
+        ):
+            assert await refusal(complete(files=files, channel_id=channel)) == error
+        missing = complete(files=files, channel_id="C_DEV", thread_ts="1600000000.000100")
+        assert await refusal(missing) == "thread_not_found"
+        await complete(files=files, channel_id="C_DEV")
+        assert await refusal(complete(files=files, channel_id="C_DEV")) == "file_not_found"
+
+    async def test_only_the_newest_files_are_kept(
+        self, slack: SlackPlayground, client: AsyncWebClient
+    ) -> None:
+        size = 40_000_000
+        async with aiohttp.ClientSession() as session:
+            for number in range(3):
+                ticket = await client.files_getUploadURLExternal(filename=f"{number}.bin", length=size)
+                async with session.post(ticket["upload_url"], data=io.BytesIO(bytes(size))) as answer:
+                    assert answer.status == 200
+                files: list[dict[str, str | None]] = [{"id": ticket["file_id"]}]
+                await client.files_completeUploadExternal(files=files, channel_id="C_DEV")
+        ids = [message.files[0]["id"] for message in slack.messages("C_DEV")]
+        assert [slack.file(id) is not None for id in ids] == [False, True, True]
 
 
 class TestFaults:

@@ -132,7 +132,7 @@ async def test_a_sandbox_counts_as_used_as_long_as_it_is_kept_alive(tmp_path: Pa
         box = await it.box(ANA)
         it.moods.away = {"touch_sandbox"}
         alive = asyncio.create_task(it.sandboxes.keep_alive(await it.person(ANA), box))
-        await it.until(lambda: bool(it.moods.refused))
+        await it.until(lambda: bool(it.moods.turned_away))
         it.moods.away = set()
         it.clock.advance(IDLE + 1)
         await it.until(lambda: it.used_now(ANA))

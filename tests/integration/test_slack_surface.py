@@ -6,9 +6,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +20,8 @@ from starlette.applications import Starlette
 
 from bot.errors import Denied, SurfaceBusy, SurfaceError
 from bot.models import (
+    Ask,
+    AskKind,
     Delivery,
     Final,
     Identity,
@@ -29,12 +33,15 @@ from bot.models import (
     PullRequest,
     Saying,
     SayingKind,
+    SharedFile,
     ThreadKey,
     Verb,
 )
+from bot.shared_files import LARGEST_FILE
 from bot.timeline import Timeline
 from handlers.playground.server import LoopbackServer
 from handlers.playground.slack import SlackPlayground
+from handlers.playground.slack_app import SCOPES
 from handlers.playground.slack_limits import NO_RATES
 from handlers.playground.slack_state import DEFAULT_CHANNELS, DEFAULT_USERS, Channel, SlackError, User
 from handlers.slack.install import Slack, connect
@@ -425,6 +432,128 @@ async def test_an_address_leads_to_the_thread(town: Town) -> None:
     assert town.bot.surface.link(in_dev("")) == ""
 
 
+# Files
+
+
+def sharing(thread: ThreadKey, directory: Path, data: bytes, key: str = "file:1") -> OutboxItem:
+    path = directory / key.replace(":", "-")
+    path.write_bytes(data)
+    return item(
+        Saying(
+            key,
+            SayingKind.FILE,
+            thread,
+            mention="U_ANA",
+            file=SharedFile(str(path), "report.csv", "Timings", len(data)),
+        )
+    )
+
+
+async def test_a_missing_scope_is_named_with_what_mends_it(tmp_path: Path) -> None:
+    scopes = tuple(scope for scope in SCOPES if scope != "files:write")
+    async with socket_mode(scopes=scopes) as town:
+        ts = town.slack.post("U_ANA", "C_DEV", "@sandpiper measure it")
+        with pytest.raises(SurfaceError, match=r"add the scope files:write .* install it again"):
+            await town.bot.surface.send(sharing(in_dev(ts), tmp_path, b"12 ms"))
+        assert town.said(in_dev(ts)) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "mend"),
+    [
+        ("files.getUploadURLExternal", "file_uploads_disabled", "no uploads"),
+        ("files.getUploadURLExternal", "file_type_not_allowed", "kind of file"),
+        ("files.completeUploadExternal", "not_in_channel", "/invite"),
+        ("upload", "broken_upload", "upload_failed"),
+    ],
+)
+async def test_a_file_that_slack_refuses_is_refused(
+    town: Town, tmp_path: Path, method: str, error: str, mend: str
+) -> None:
+    ts = town.slack.post("U_ANA", "C_DEV", "@sandpiper measure it")
+    town.slack.fail_next(method, error, status=403 if method == "upload" else 200)
+    with pytest.raises(SurfaceError, match=mend):
+        await town.bot.surface.send(sharing(in_dev(ts), tmp_path, b"12 ms"))
+
+
+@pytest.mark.parametrize("method", ["files.getUploadURLExternal", "upload", "files.completeUploadExternal"])
+async def test_a_file_is_shared_once_whichever_call_is_lost(town: Town, tmp_path: Path, method: str) -> None:
+    ts = town.slack.post("U_ANA", "C_DEV", "@sandpiper measure it")
+    saying = sharing(in_dev(ts), tmp_path, b"12 ms")
+    faults: list[Callable[[], None]] = [
+        lambda: town.slack.lose_request_next(method),
+        lambda: town.slack.fail_next(method, "ratelimited", retry_after=7),
+        lambda: town.slack.fail_next(method, "internal_error", status=500),
+        lambda: town.slack.lose_answer_next(method),
+    ]
+    for fault in faults:
+        fault()
+        with pytest.raises(SurfaceBusy):
+            await town.bot.surface.send(saying)
+        saying = replace(saying, tried=True)
+        if found := await town.bot.surface.find(saying):
+            break
+    else:
+        found = await town.bot.surface.send(saying)
+    assert found is not None
+    (message,) = town.slack.messages("C_DEV", ts)[1:]
+    assert (message.ts, message.files[0]["name"], message.files[0]["title"]) == (
+        found.id,
+        "report.csv",
+        "Timings",
+    )
+    assert message.shown == "<@U_ANA> *Timings* `report.csv` · 5 bytes"
+
+
+async def test_a_large_file_is_shared(town: Town, tmp_path: Path) -> None:
+    ts = town.slack.post("U_ANA", "C_DEV", "@sandpiper measure it")
+    await town.bot.surface.send(sharing(in_dev(ts), tmp_path, bytes(LARGEST_FILE)))
+    (message,) = town.slack.messages("C_DEV", ts)[1:]
+    file = town.slack.file(message.files[0]["id"])
+    assert file is not None and file.data == bytes(LARGEST_FILE)
+
+
+async def test_a_file_that_stands_there_later_is_waited_for(town: Town, tmp_path: Path) -> None:
+    ts = town.slack.post("U_ANA", "C_DEV", "@sandpiper measure it")
+    town.slack.file_delay = 0.3
+    ref = await town.bot.surface.send(sharing(in_dev(ts), tmp_path, b"12 ms"))
+    assert ref is not None
+    assert town.slack.message("C_DEV", ref.id).files
+
+
+async def test_a_file_that_slack_takes_and_never_shows_is_tried_again_and_then_told(
+    town: Town, tmp_path: Path
+) -> None:
+    ts = town.slack.post("U_ANA", "C_DEV", "@sandpiper measure it")
+    saying = sharing(in_dev(ts), tmp_path, b"12 ms")
+    town.slack.drop_file_next(2)
+    with pytest.raises(SurfaceBusy, match="does not show it yet"):
+        await town.bot.surface.send(saying)
+    with pytest.raises(SurfaceError, match="does not show it"):
+        await town.bot.surface.send(replace(saying, tried=True, attempts=2))
+    assert town.said(in_dev(ts)) == []
+    assert await town.bot.surface.send(replace(saying, tried=True, attempts=1)) is not None
+
+
+async def test_a_file_is_found_where_slack_gives_its_block_another_id(town: Town, tmp_path: Path) -> None:
+    ts = town.slack.post("U_ANA", "C_DEV", "@sandpiper measure it")
+    saying = sharing(in_dev(ts), tmp_path, b"12 ms")
+    ref = await town.bot.surface.send(saying)
+    assert ref is not None
+    town.slack.message("C_DEV", ref.id).blocks[0]["block_id"] = "Xy1"
+    assert await town.bot.surface.find(saying) == ref
+
+
+async def test_what_is_approved_is_not_asked_for_where_it_cannot_be_shown() -> None:
+    async with socket_mode(unsupported_blocks=("rich_text",)) as town:
+        ts = town.slack.post("U_ANA", "C_DEV", "@sandpiper fix it")
+        ana = Identity("slack", f"slack:{TEAM}", "U_ANA", "Ana")
+        ask = Ask(12, 3, "a", AskKind.APPROVAL, "Run rm", "rm -rf build", (), ana, 1_800_000_000.0)
+        with pytest.raises(SurfaceError, match="invalid_blocks"):
+            await town.bot.surface.send(item(Saying("ask:12", SayingKind.ASK, in_dev(ts), ask=ask)))
+        assert town.said(in_dev(ts)) == []
+
+
 # Connecting
 
 
@@ -434,6 +563,14 @@ async def test_who_we_are_is_asked_once_and_not_for_each_event(town: Town) -> No
     await town.heard(3)
     assert len(town.slack.calls_of("auth.test")) == 1
     assert town.slack.connections == 2
+
+
+async def test_a_scope_that_is_missing_is_told_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with socket_mode():
+            assert "lacks" not in caplog.text
+        async with socket_mode(scopes=[scope for scope in SCOPES if scope != "files:write"]):
+            assert "lacks the scopes files:write: add them" in caplog.text
 
 
 async def test_a_wrong_token_is_named_at_the_start() -> None:

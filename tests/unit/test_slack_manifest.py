@@ -8,6 +8,8 @@ import jsonschema
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from handlers.slack.web import SCOPES
+
 ROOT = Path(__file__).parent.parent.parent
 SCHEMA = Path(__file__).parent.parent / "data" / "slack-manifest.schema.2.0.0.json"
 
@@ -24,6 +26,8 @@ NEEDED = {
     "chat_update": ["chat:write"],
     "reactions_add": ["reactions:write"],
     "reactions_remove": ["reactions:write"],
+    "files_getUploadURLExternal": ["files:write"],
+    "files_completeUploadExternal": ["files:write"],
     "users_info": ["users:read"],
     "conversations_info": [f"{kind}:read" for kind in CONVERSATIONS],
     "conversations_history": [f"{kind}:history" for kind in CONVERSATIONS],
@@ -44,6 +48,7 @@ def test_it_is_what_slack_takes(manifest: dict[str, Any]) -> None:
 def test_it_asks_for_the_scopes_that_are_needed_and_no_other(manifest: dict[str, Any]) -> None:
     needed = {scope for scopes in NEEDED.values() for scope in scopes}
     assert sorted(manifest["oauth_config"]["scopes"]["bot"]) == sorted(needed)
+    assert needed == SCOPES
 
 
 def test_each_event_it_subscribes_to_is_one_we_listen_to(manifest: dict[str, Any]) -> None:

@@ -92,8 +92,22 @@ function drawMessage(context, message, inChannel) {
       message.visible_to ? h("p", { class: "only" }, "Only visible to you") : null,
       h("p", { class: "by" }, h("strong", {}, user.name), user.is_bot ? h("span", { class: "badge" }, "app") : null, h("time", {}, clock(Number(message.ts)))),
       h("div", { class: "said" }, body, message.edited && !user.is_bot ? h("span", { class: "soft" }, " (edited)") : null),
+      message.files.map(drawFile),
       drawReactions(message.reactions),
       inChannel && message.visible_to === null ? drawReplies(message, replies ?? []) : null));
+}
+
+function drawFile(file) {
+  const url = `/playground/files/${file.id}`;
+  return h("figure", { class: "file", "data-testid": "file" },
+    file.picture ? h("img", { src: url, alt: file.name, loading: "lazy" }) : null,
+    h("figcaption", {}, h("strong", {}, file.name), h("span", { class: "soft" }, sizeOf(file.size)),
+      h("a", { href: `${url}?save`, download: file.name, "data-testid": "save-file" }, "Download")));
+}
+
+function sizeOf(bytes) {
+  if (bytes < 1000) return `${bytes} bytes`;
+  return bytes < 999500 ? `${Math.round(bytes / 1000)} KB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
 export function drawReactions(reactions) {

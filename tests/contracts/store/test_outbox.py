@@ -13,6 +13,7 @@ from bot.models import (
     PullRequest,
     Saying,
     SayingKind,
+    SharedFile,
 )
 from tests.contracts.store.stage import Stage, issue, note, slack
 
@@ -42,6 +43,7 @@ async def test_a_saying_comes_out_as_it_went_in(stage: Stage) -> None:
             seconds=1.5,
         ),
         private="https://response.test",
+        file=SharedFile("/data/shared/1", "re\u202eport.txt", "What I found", 120_000),
     )
     assert await stage.store.say(whole)
     [item] = await due(stage)
@@ -117,3 +119,15 @@ async def test_what_is_settled_stays_settled(stage: Stage) -> None:
     await stage.store.postpone(item.id, 0.0, "late")
     await stage.store.refused(item.id, "late")
     assert await keys(stage) == []
+
+
+async def test_files_that_are_still_to_be_said_are_named(stage: Stage) -> None:
+    for number, thread in enumerate((slack("a"), slack("a"), slack("b"), issue(1))):
+        file = SharedFile(f"/data/shared/{number}", "report.txt", "", 9)
+        await stage.store.say(Saying(f"file:{number}", SayingKind.FILE, thread, file=file))
+    await stage.store.say(note("k1", slack("c")))
+    first, second, third, _ = await due(stage)
+    await stage.store.sent(first.id, None)
+    await stage.store.refused(second.id, "no")
+    await stage.store.sending(third.id)
+    assert sorted(await stage.store.shared_files()) == ["/data/shared/1", "/data/shared/3"]

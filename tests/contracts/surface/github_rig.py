@@ -17,6 +17,14 @@ class GitHubRig:
     def __init__(self, stage: Stage) -> None:
         self.surface = stage.surface
         self.member = stage.identity("ada")
+        self.takes_files, self.largest = False, 63_000
+        self.alive: Sequence[str] = (
+            "@ada",
+            "@acme/all",
+            "![x](https://evil.test)",
+            "<img src=x>",
+            "<!-- x",
+        )
         self.outsider: Identity | None = stage.identity("dependabot[bot]")
         self._github = stage.github
         self._repository = str(stage.repository_id)
@@ -43,11 +51,17 @@ class GitHubRig:
     async def delete(self, ref: MessageRef) -> None:
         self._github.delete_comment(WEB, int(ref.id), "ada")
 
+    async def readable(self, thread: ThreadKey) -> Sequence[bytes]:
+        return [post.encode() for post in await self.posts(thread)]
+
     def called(self, person: Identity) -> str:
         return f"@{person.name}"
 
     def lose_next_answer(self) -> None:
         self._github.lose_answer_next("POST", COMMENTS)
+
+    def lose_next_file_answer(self) -> None:
+        self.lose_next_answer()
 
     def limit_next(self, seconds: int) -> None:
         message = "You have exceeded a secondary rate limit. Please retry your request again later."

@@ -13,12 +13,17 @@ class SurfaceRig(Protocol):
     """A surface and the service behind it.
 
     member: somebody of the organisation. outsider: somebody who is not, or None where the surface does
-    not know (`external` is then "" for all).
+    not know (`external` is then "" for all). takes_files: the service has a place for files of any kind, else
+    for text only. largest: bytes of a file that it takes. alive: words that
+    call or load something there.
     """
 
     surface: Surface
     member: Identity
     outsider: Identity | None
+    takes_files: bool
+    largest: int
+    alive: Sequence[str]
 
     async def open(self, text: str) -> tuple[ThreadKey, MessageRef]:
         """`member` opens a thread. Returns it with the place of its first message."""
@@ -41,12 +46,21 @@ class SurfaceRig(Protocol):
         """Somebody deletes a post of ours."""
         ...
 
+    async def readable(self, thread: ThreadKey) -> Sequence[bytes]:
+        """What people can read of the files that we shared in the thread: the files themselves, or what is
+        shown of them."""
+        ...
+
     def called(self, person: Identity) -> str:
         """How a stored post calls a person so that the service notifies them."""
         ...
 
     def lose_next_answer(self) -> None:
         """The next post takes effect, but its answer never arrives."""
+        ...
+
+    def lose_next_file_answer(self) -> None:
+        """The same, for the sharing of a file."""
         ...
 
     def limit_next(self, seconds: int) -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bot.errors import SurfaceBusy, SurfaceError
 from bot.events import Phase, ToolCall, ToolKind, ToolStatus
 from bot.models import (
+    Ask,
+    AskKind,
+    AskState,
     Final,
+    Identity,
     Mark,
     MessageRef,
     OutboxItem,
@@ -19,6 +24,7 @@ from bot.models import (
     PullRequest,
     Saying,
     SayingKind,
+    SharedFile,
     ThreadKey,
 )
 from bot.timeline import Timeline
@@ -61,6 +67,39 @@ def receipt(thread: ThreadKey, ref: MessageRef, mark: Mark) -> Saying:
 
 def first_picture(thread: ThreadKey) -> Saying:
     return Saying("timeline:7", SayingKind.TIMELINE, thread, turn=7)
+
+
+STEPS = 1_000
+WISH = Ask(
+    12,
+    3,
+    "plan-1",
+    AskKind.APPROVAL,
+    "Carry out this plan",
+    "\n".join(f'step {number}: change a table & its "index"' for number in range(STEPS)),
+    (),
+    Identity("nowhere", "", "", "Ana"),
+    1_800_000_000.0,
+)
+
+
+def wish(thread: ThreadKey, person: Identity) -> Saying:
+    ask = replace(WISH, asked=person)
+    return Saying("ask:12", SayingKind.ASK, thread, mention=person.user, turn=3, ask=ask)
+
+
+def sharing(
+    thread: ThreadKey,
+    directory: Path,
+    data: bytes,
+    name: str = "timings.txt",
+    *,
+    title: str = "",
+    key: str = "file:1",
+) -> Saying:
+    path = directory / key.replace(":", "-")
+    path.write_bytes(data)
+    return Saying(key, SayingKind.FILE, thread, file=SharedFile(str(path), name, title, len(data)))
 
 
 class SurfaceContract:
@@ -142,6 +181,144 @@ class SurfaceContract:
         (post,) = await rig.posts(thread)
         assert "The door was shut." in post
         assert "Open the door." in post
+
+    # What is asked
+
+    async def test_what_is_approved_is_shown_whole_before_people_can_say_so(self, rig: SurfaceRig) -> None:
+        thread, _ = await rig.open("migrate the database")
+        await rig.surface.send(item(wish(thread, rig.member)))
+        posts = await rig.posts(thread)
+        words = "".join(posts)
+        assert all(f"step {number}:" in words for number in range(STEPS))
+        places = [index for index, post in enumerate(posts) if "approve 12" in post]
+        assert places == [len(posts) - 1]
+        assert f"step {STEPS - 1}:" in posts[-1]
+
+    async def test_a_long_wish_that_was_interrupted_goes_on_where_it_was(self, rig: SurfaceRig) -> None:
+        thread, _ = await rig.open("migrate the database")
+        saying = item(wish(thread, rig.member))
+        rig.lose_next_answer()
+        with pytest.raises(SurfaceBusy):
+            await rig.surface.send(saying)
+        again = replace(saying, tried=True)
+        ref = await rig.surface.find(again) or await rig.surface.send(again)
+        assert ref is not None
+        assert "".join(await rig.posts(thread)).count("step 7:") == 1
+        over = replace(WISH, state=AskState.SETTLED, allowed=True, by="Ben")
+        await rig.surface.send(item(Saying("ask:12:over", SayingKind.ASKED, thread, ref=ref, ask=over)))
+        last = (await rig.posts(thread))[-1]
+        assert "Ben approved" in last and "approve 12" not in last
+
+    # Files
+
+    async def test_a_text_file_is_shared_with_its_name_and_the_line_about_it(
+        self, rig: SurfaceRig, tmp_path: Path
+    ) -> None:
+        thread, _ = await rig.open("measure the login page")
+        saying = item(sharing(thread, tmp_path, b"p50 12 ms\np99 80 ms\n", title="Timings & more"))
+        assert await rig.surface.find(saying) is None
+        ref = await rig.surface.send(saying)
+        assert ref is not None and await rig.surface.find(replace(saying, tried=True)) == ref
+        (post,) = await rig.posts(thread)
+        assert "timings.txt" in post and "Timings &amp; more" in post and "20 bytes" in post
+        (data,) = await rig.readable(thread)
+        assert b"p99 80 ms" in data
+
+    async def test_a_file_of_bytes_is_shared_or_told_in_words(self, rig: SurfaceRig, tmp_path: Path) -> None:
+        thread, _ = await rig.open("draw it")
+        data = b"\x89PNG\r\n\x1a\n\x00\xff" * 100
+        assert await rig.surface.send(item(sharing(thread, tmp_path, data, "shot.png"))) is not None
+        (post,) = await rig.posts(thread)
+        assert "shot.png" in post and "1 KB" in post
+        if rig.takes_files:
+            assert list(await rig.readable(thread)) == [data]
+        else:
+            assert "ask the agent to commit it" in post
+
+    async def test_a_shared_file_whose_answer_was_lost_is_found_and_not_shared_twice(
+        self, rig: SurfaceRig, tmp_path: Path
+    ) -> None:
+        thread, _ = await rig.open("measure it")
+        saying = item(sharing(thread, tmp_path, b"12 ms"))
+        rig.lose_next_file_answer()
+        with pytest.raises(SurfaceBusy):
+            await rig.surface.send(saying)
+        assert await rig.surface.find(replace(saying, tried=True)) is not None
+        assert len(await rig.posts(thread)) == 1
+
+    async def test_files_that_look_alike_are_told_apart(self, rig: SurfaceRig, tmp_path: Path) -> None:
+        thread, _ = await rig.open("measure it twice")
+        one = item(sharing(thread, tmp_path, b"12 ms", key="file:1"))
+        other = item(sharing(thread, tmp_path, b"12 ms", key="file:12"))
+        ref = await rig.surface.send(other)
+        assert await rig.surface.find(one) is None
+        assert await rig.surface.find(other) == ref
+
+    async def test_an_empty_file_is_said_to_be_empty(self, rig: SurfaceRig, tmp_path: Path) -> None:
+        thread, _ = await rig.open("measure it")
+        saying = item(sharing(thread, tmp_path, b""))
+        ref = await rig.surface.send(saying)
+        assert ref is not None and await rig.surface.find(saying) == ref
+        (post,) = await rig.posts(thread)
+        assert "timings.txt" in post and "it is empty" in post
+
+    async def test_a_file_that_is_too_large_is_refused_or_told_in_words(
+        self, rig: SurfaceRig, tmp_path: Path
+    ) -> None:
+        thread, _ = await rig.open("show the log")
+        saying = item(sharing(thread, tmp_path, b"x" * rig.largest, "fits.log", key="file:1"))
+        await rig.surface.send(saying)
+        assert b"xxx" in (await rig.readable(thread))[0]
+        saying = item(sharing(thread, tmp_path, b"x" * (rig.largest + 2_000), "large.log", key="file:2"))
+        try:
+            await rig.surface.send(saying)
+            told = (await rig.posts(thread))[-1]
+        except SurfaceError as error:
+            told = str(error)
+        assert "large" in told
+
+    async def test_a_copy_that_is_lost_is_refused(self, rig: SurfaceRig, tmp_path: Path) -> None:
+        thread, _ = await rig.open("measure it")
+        saying = sharing(thread, tmp_path, b"12 ms")
+        (tmp_path / "file-1").unlink()
+        with pytest.raises(SurfaceError, match="cannot be read"):
+            await rig.surface.send(item(saying))
+        assert await rig.posts(thread) == []
+
+    @pytest.mark.parametrize(
+        ("name", "shown"),
+        [
+            ("the whole report.txt", "the whole report.txt"),
+            ("отчёт-報告-😀.txt", "отчёт-報告-😀.txt"),
+            ("../../etc/passwd", "`passwd`"),
+            ("C:\\secrets\\keys.txt", "`keys.txt`"),
+            ("/", "`file`"),
+            ("..", "`file`"),
+            ("", "`file`"),
+            ("gpj\u202etxt.exe\u200b\r\n\x1b[31m.txt", "`gpjtxt.exe .txt`"),
+            ("`rm -rf`.txt", "`ˋrm -rfˋ.txt`"),
+            ("x" * 500 + ".tar.gz", "….gz`"),
+        ],
+    )
+    async def test_a_name_is_a_name_and_nothing_else(
+        self, rig: SurfaceRig, tmp_path: Path, name: str, shown: str
+    ) -> None:
+        thread, _ = await rig.open("measure it")
+        await rig.surface.send(item(sharing(thread, tmp_path, b"12 ms", name)))
+        (post,) = await rig.posts(thread)
+        assert shown in post
+        assert not any(character in post for character in "\u202e\u200b\r\x1b")
+        assert "etc" not in post and "secrets" not in post
+
+    async def test_a_file_calls_nobody(self, rig: SurfaceRig, tmp_path: Path) -> None:
+        for number, words in enumerate(rig.alive):
+            thread, _ = await rig.open("measure it")
+            saying = sharing(
+                thread, tmp_path, b"12 ms", f"{words}.txt", title=f"see {words}", key=f"file:{number}"
+            )
+            await rig.surface.send(item(saying))
+            (post,) = await rig.posts(thread)
+            assert words not in post
 
     # Receipts
 

@@ -27,6 +27,9 @@ def person(user: User) -> Identity:
 class SlackRig:
     member = person(DEFAULT_USERS[0])
     outsider = person(STRANGER)
+    takes_files = True
+    largest = 100_000
+    alive = ("<!channel>", "@channel", "@here", "<@U_BEN>", "<https://evil.test|safe>")
 
     def __init__(self, slack: SlackPlayground, surface: SlackSurface) -> None:
         self.surface = surface
@@ -54,11 +57,18 @@ class SlackRig:
     async def delete(self, ref: MessageRef) -> None:
         self._slack.delete(self._slack.bot_user_id, ref.place, ref.id)
 
+    async def readable(self, thread: ThreadKey) -> Sequence[bytes]:
+        shown = [one["id"] for message in self._slack.messages("C_DEV", thread.id) for one in message.files]
+        return [file.data for id in shown if (file := self._slack.file(id)) is not None and file.data]
+
     def called(self, person: Identity) -> str:
         return f"<@{person.user}>"
 
     def lose_next_answer(self) -> None:
         self._slack.lose_answer_next("chat.postMessage")
+
+    def lose_next_file_answer(self) -> None:
+        self._slack.lose_answer_next("files.completeUploadExternal")
 
     def limit_next(self, seconds: int) -> None:
         self._slack.fail_next("chat.postMessage", "ratelimited", retry_after=seconds)
@@ -70,7 +80,9 @@ class SlackRig:
 class TestSlackSurface(SurfaceContract):
     @pytest.fixture
     async def rig(self) -> AsyncIterator[SlackRig]:
-        slack = SlackPlayground(users=(*DEFAULT_USERS, STRANGER), rates=NO_RATES)
+        slack = SlackPlayground(
+            users=(*DEFAULT_USERS, STRANGER), rates=NO_RATES, largest_file=SlackRig.largest
+        )
         async with slack.served(), aiohttp.ClientSession() as session:
             client = AsyncWebClient(
                 slack.bot_token, base_url=slack.api_url, session=session, retry_handlers=[]

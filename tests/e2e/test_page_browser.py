@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from tests.e2e.browser import Visit, browser, needs_a_browser, visit
 
 pytestmark = needs_a_browser
 
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 EVIL = (
     "<img src=x onerror=alert(1)> <script>alert(1)</script> &lt;b&gt; [x](javascript:alert(1)) "
     '<https://example.com/"onmouseover=alert(1)|here> <details><summary><img src=y></summary> `<i>`'
@@ -72,6 +76,21 @@ async def test_words_of_others_stay_words(playground: Playground, page: Visit) -
     assert set(links) <= {"http:", "https:"}
     inline = "all => all.flatMap(one => one.getAttributeNames()).filter(name => name.startsWith('on'))"
     assert await page.page.locator("body *").evaluate_all(inline) == []
+
+
+async def test_shared_files_are_shown_and_can_be_saved(playground: Playground, page: Visit) -> None:
+    client = AsyncWebClient(playground.slack.bot_token, base_url=playground.slack.api_url)
+    client.proxy = None
+    for name, data in (("shot.png", PNG), ("evil.svg", f"<svg><script>{EVIL}</script></svg>".encode())):
+        await client.files_upload_v2(content=data, filename=name, channel="C_DEV", initial_comment="Look")
+    await expect(page.at("file")).to_have_count(2)
+    picture = page.at("file").first.locator("img")
+    await expect(picture).to_have_js_property("naturalWidth", 1)
+    await expect(page.at("file").last.locator("img")).to_have_count(0)
+    await expect(page.at("file").first).to_contain_text(f"{len(PNG)} bytes")
+    async with page.page.expect_download() as download:
+        await page.at("save-file").last.click()
+    assert (await download.value).suggested_filename == "evil.svg"
 
 
 async def test_slacks_markup_is_drawn(playground: Playground, page: Visit) -> None:

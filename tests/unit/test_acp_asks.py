@@ -11,6 +11,7 @@ from bot.agents.codec import (
     Exited,
     Permissions,
 )
+from bot.approvals import asked
 from bot.events import (
     ApprovalAsked,
     Completed,
@@ -162,9 +163,9 @@ def planned() -> tuple[Talk, ApprovalAsked]:
     talk.hears(says("1. Touch the file."))
     step = talk.answers("session/prompt", ends())
     assert step.completed is None
-    [asked] = [event for event in step.events if isinstance(event, ApprovalAsked)]
-    assert asked.detail == "1. Touch the file."
-    return talk, asked
+    [event] = [event for event in step.events if isinstance(event, ApprovalAsked)]
+    assert event.detail == "1. Touch the file."
+    return talk, event
 
 
 def test_a_plan_at_the_end_of_a_prompt_is_put_to_people() -> None:
@@ -177,6 +178,18 @@ def test_a_plan_at_the_end_of_a_prompt_is_put_to_people() -> None:
     assert chosen(talk) == {"outcome": "selected", "optionId": "proceed_once"}
     talk.hears(says("Touched."))
     assert talk.answers("session/prompt", ends()).completed == Completed(StopReason.END, "Touched.")
+
+
+def test_a_plan_that_was_cut_is_too_long_to_be_approved() -> None:
+    for number, refused in ((30_000, False), (100_000, True)):
+        talk = opened(permissions=Permissions.PLAN, answerable=True, session={"modes": MODES})
+        talk.answers("session/set_mode")
+        for piece in range(number // 100):
+            talk.hears(says(f"{piece:99}\n"))
+        step = talk.answers("session/prompt", ends())
+        [ask] = asked(step.events, 0.0)
+        assert bool(ask.refused) is refused
+        assert refused or "left out" not in ask.detail
 
 
 def test_a_plan_that_is_refused() -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bot.agents.steps import StepBuilder
+from bot.agents.steps import MOST_APPROVED, StepBuilder
 from bot.approvals import LONGEST_DETAIL, asked, outcome
 from bot.events import ApprovalAsked, Question
 from bot.models import Ask, AskKind, AskState, Identity, Verb
 from handlers.commands import parse_words
 from handlers.github.parse import understood
 from handlers.github.render import ask_comment
+from handlers.github.text import LIMIT
 from handlers.playground.slack_blocks import check_blocks
 from handlers.slack import asks
+from handlers.slack.blocks import BLOCKS_BUDGET, size
 from handlers.slack.ids import ANSWER_ACTION, APPROVE_ACTION, DENY_ACTION
 
 ANA = Identity("slack", "slack:T1", "U_ANA", "Ana")
@@ -92,3 +96,33 @@ def test_nothing_that_cannot_be_seen_is_approved() -> None:
     (ask,) = asked([ApprovalAsked("a", "Run it", "x" * (LONGEST_DETAIL + 1))], 0.0)
     assert ask.refused
     assert asked([Question("q", "Answered by the codec itself")], 0.0) == ()
+
+
+@given(st.text(st.sampled_from('ab\n"\\é😀`<&'), max_size=300), st.integers(1, 400))
+@settings(max_examples=60, deadline=None)
+def test_slack_shows_all_of_what_is_approved_in_messages_that_it_takes(words: str, times: int) -> None:
+    detail = (words * times)[:LONGEST_DETAIL]
+    asked = replace(APPROVAL, detail=detail, title="&" * 3_000)
+    messages = [*asks.before(asked), asks.ask(asked, "U_ANA")]
+    shown = [
+        block["elements"][0]["elements"][0]["text"]
+        for drawn in messages
+        for block in drawn.blocks
+        if block["type"] == "rich_text"
+    ]
+    assert "".join(shown) == detail
+    for drawn in messages:
+        check_blocks(list(drawn.blocks))
+        assert size(drawn.blocks) <= BLOCKS_BUDGET
+    assert [APPROVE_ACTION in str(drawn.blocks) for drawn in messages] == [False] * len(shown[1:]) + [True]
+
+
+def test_what_codecs_cut_is_too_long_to_be_approved() -> None:
+    detail = StepBuilder().exact("x" * (MOST_APPROVED + 1))
+    (ask,) = asked([ApprovalAsked("a", "Run it", detail)], 0.0)
+    assert ask.refused
+
+
+def test_the_longest_wish_goes_into_a_comment() -> None:
+    longest = replace(APPROVAL, detail="`\n" * (LONGEST_DETAIL // 2), title="&" * 3_000)
+    assert len(ask_comment(longest, "ana", "sandpiper")) <= LIMIT

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.events import PlanEntry, PlanStatus, ToolKind
-from bot.models import Final, Outcome, PullRequest
+from bot.models import Final, Outcome, PullRequest, SharedFile
 from bot.timeline import Row, RowStatus, Timeline
 from handlers.github.render import (
     SHOWN_ROWS,
+    file_comment,
     final_comment,
     marker,
     starting_comment,
@@ -280,3 +281,33 @@ def outside_fences(markdown: str) -> str:
         else:
             kept.append(line)
     return "\n".join(kept)
+
+
+FILE = SharedFile("/data/shared/1", "notes.md", "", 0)
+
+
+@given(st.text(st.sampled_from("`~ \n>-\tab@<"), max_size=200))
+@settings(max_examples=200)
+def test_a_shared_text_stays_in_its_fence(text: str) -> None:
+    comment = file_comment(FILE, f"# {text}".encode(), "")
+    opened, _, rest = comment.partition("</summary>\n\n")[2].partition("\n")
+    body, _, end = rest.rpartition(f"\n{opened}\n")
+    assert set(opened) == {"`"} and end == "\n</details>"
+    assert body == f"# {text}".removesuffix("\n")
+    assert opened not in body, "no line of it can close the fence"
+
+
+def test_a_shared_text_is_whole_or_said_in_words() -> None:
+    shown = file_comment(FILE, b"x\r\ny\n" * 10_000, "ana")
+    assert shown.startswith("@ana `notes.md`, 50 KB\n\n<details>") and shown.count("x\ny\n") == 10_000
+    assert len(shown) <= LIMIT
+    for data in (b"x" * LIMIT, b"\x00\x01", b"\xff\xfe", b"a\x1b[31m"):
+        words = file_comment(FILE, data, "")
+        assert "ask the agent to commit it" in words and "<details>" not in words
+
+
+def test_a_shared_text_has_no_secrets_and_nothing_that_nobody_sees() -> None:
+    text = f"token ghp_{'a1' * 18}\n-----BEGIN PRIVATE KEY-----\nabc\u202e\u200b"
+    comment = file_comment(replace(FILE, name=f"ghp_{'a1' * 18}.txt"), text.encode(), "")
+    assert "a1a1" not in comment and "abc" not in comment
+    assert comment.endswith("\n</details>") and not re.search("[\u202e\u200b]", comment)

@@ -91,3 +91,16 @@ def test_a_misspelt_variable_in_the_env_file_is_told(
     load(file)
     told = [record.getMessage() for record in caplog.records if "DATADIR" in record.getMessage()]
     assert told == ["SANDPIPER_DATADIR is no setting. Did you mean SANDPIPER_DATA_DIR?"]
+
+
+def test_every_key_is_known_to_be_one(tmp_path: Path) -> None:
+    settings = loaded(
+        tmp_path,
+        **GITHUB,
+        SANDPIPER_SLACK_BOT_TOKEN="xoxb-1",
+        SANDPIPER_SLACK_APP_TOKEN="xapp-1",
+        SANDPIPER_ANTHROPIC_API_KEY="sk-ant-1",
+        SANDPIPER_AGENTS='{"goose": {"command": ["goose", "acp"], "secrets": {"KEY": "goose-1"}}}',
+    )
+    pem = GITHUB["SANDPIPER_GITHUB_PRIVATE_KEY"]
+    assert set(settings.secrets()) == {"xoxb-1", "xapp-1", "sk-ant-1", "goose-1", "s", pem}

@@ -81,6 +81,7 @@ class Core:
         pull_requests = PullRequests(forge, workspaces, clock)
         endings = Endings(store, surfaces, self.sandboxes, workspaces, pull_requests, clock, policy.deadlines)
         preparation = Preparation(store, self.sandboxes, workspaces, Programs(programs), access, clock)
+        self._shared = SharedFiles(shared, secrets)
         attempts = Attempts(
             store,
             surfaces,
@@ -88,7 +89,7 @@ class Core:
             workspaces,
             preparation,
             endings,
-            Sharing(store, clock, shared),
+            Sharing(store, clock, self._shared),
             agents,
             clock,
             policy.deadlines,
@@ -111,7 +112,6 @@ class Core:
             store, surfaces, forge, access, clock, agents, policy.defaults, provider.warning
         )
         self.intake = Intake(store, surfaces, self.sessions, clock)
-        self._shared = SharedFiles(shared, secrets)
         self.outbox = Outbox(store, surfaces, clock, self.turns.picture, self._shared)
 
     async def run(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from bot.driver import Driver
 from bot.errors import SandboxError
@@ -13,7 +13,7 @@ from bot.events import FileOffered, PortOffered
 from bot.models import Launch, Saying, SayingKind, SharedFile
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
-from bot.shared_files import LARGEST_FILE
+from bot.shared_files import LARGEST_FILE, SharedFiles
 
 # Where the side tools leave copies of files and sockets of ports, below the home.
 COPIES = ".sandpiper/shared"
@@ -34,13 +34,12 @@ class ShareOutcome:
 
 
 class Sharing:
-    """directory: where files wait until they are said."""
+    """files: where they wait until they are said."""
 
-    def __init__(self, store: Store, clock: Clock, directory: Path) -> None:
+    def __init__(self, store: Store, clock: Clock, files: SharedFiles) -> None:
         self._store = store
         self._clock = clock
-        self._directory = directory
-        directory.mkdir(mode=0o700, exist_ok=True)
+        self._files = files
 
     async def share(self, driver: Driver, sandbox: Sandbox, offer: Offer) -> ShareOutcome:
         """Doing it again, after a restart, shares it no second time."""
@@ -57,7 +56,7 @@ class Sharing:
             raise SandboxError("What was offered is none of the copies that are made for it.")
         turn = driver.turn
         name = f"{turn.id}-{turn.attempt}-{PurePosixPath(offer.path).name}"
-        copy = self._directory / name
+        copy = self._files.directory / name
         await patiently(self._clock, lambda: sandbox.download(offer.path, copy, limit=LARGEST_FILE))
         size = copy.stat().st_size
         saying = Saying(

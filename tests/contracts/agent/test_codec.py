@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import cycle
@@ -267,6 +268,13 @@ names = st.sampled_from(NAMES)
 
 def test_every_transcript_has_its_outcome() -> None:
     assert sorted(OUTCOMES) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_agent_writes_its_key(name: str) -> None:
+    """What it writes goes to a file. Its rigs' keys are all of this form."""
+    told = "".join(str(entry.get("out", "")) for entry in transcript(name))
+    assert not re.search(r"scripted-(?:key-)?0{10}", told)
 
 
 @pytest.mark.parametrize("name", NAMES)

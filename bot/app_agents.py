@@ -128,7 +128,7 @@ def _codec(settings: Settings, name: str, protocol: str, command: tuple[str, ...
                 capabilities=replace(GENERIC, steering=steering),
             )
     codec.name = name
-    codec.capabilities = replace(codec.capabilities, models=spec.models)
+    codec.capabilities = replace(codec.capabilities, models=spec.models, version=spec.version)
     return _with_side_tools(settings, codec, (key, *secrets.values()))
 
 

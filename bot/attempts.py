@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from bot.agents.codec import Codec, Permissions, Prompt, Task
+from bot.agents.codec import Codec, Permissions, Prompt, Task, more_careful
 from bot.agents.registry import find
 from bot.conversation import AgentFailed, Conversation, memory_of, prompt_key, record_of
 from bot.driver import Deadlines, Driver, TurnStopped
@@ -30,7 +30,7 @@ REMEMBERED = 20  # earlier turns that an agent without memory is told of at most
 
 
 class Attempts:
-    """permissions: what agents do without asking."""
+    """permissions: what agents do without asking at most, whatever was chosen for a session."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class Attempts:
             session_uuid=prompt_key(turn.id, turn.attempt, "session"),
             visible=box.place.visible,
             effort=session.effort,
-            permissions=self._permissions,
+            permissions=more_careful(self._permissions, Permissions(session.permissions or Permissions.AUTO)),
             answerable=True,
             command=box.command,
         )

@@ -45,7 +45,7 @@ from bot.events import (
 )
 from bot.feed import STDERR, STDOUT, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, denied
 from bot.last_words import KEPT_BYTES, AgentDied, LastWords, not_started
-from bot.models import Inbox, Input, Launch, Memory, Record
+from bot.models import Inbox, Input, Launch, Memory, Offers, Record
 from bot.patience import patiently
 from bot.ports import Process, Sandbox
 from bot.prompts import finish_up, said
@@ -256,7 +256,10 @@ class Conversation:
         gone = withdrawn(step.events)
         record = record_of(step, events=events, out_offset=out_offset, asked_to_commit=asked_to_commit)
         memory = memory_of(step, self._codec, self._sandbox)
-        await driver.record(replace(record, memory=memory, asked=asks, withdrawn=gone, told=told))
+        offers = offers_of(step, self._codec)
+        await driver.record(
+            replace(record, memory=memory, offers=offers, asked=asks, withdrawn=gone, told=told)
+        )
         self._asking |= {ask.id: ask.deadline for ask in asks}
         for name in gone:
             self._asking.pop(name, None)
@@ -332,6 +335,13 @@ def memory_of(step: Step, codec: Codec, sandbox: Sandbox) -> Memory | None:
     started = [event for event in step.events if isinstance(event, AgentStarted)]
     version = started[-1].version if started else ""
     return Memory(step.resume_token, codec.name, version, sandbox.id)
+
+
+def offers_of(step: Step, codec: Codec) -> Offers | None:
+    """What a step tells of what can be chosen; None: nothing."""
+    if step.offered is None:
+        return None
+    return Offers(codec.name, codec.capabilities.version, step.offered)
 
 
 def record_of(

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from bot.access import Access, Allowlist
 from bot.agents.codec import Codec, Permissions
 from bot.attempts import Attempts
+from bot.choosing import Choosing
 from bot.driver import Deadlines
 from bot.endings import Endings
 from bot.intake import Intake
@@ -108,8 +109,9 @@ class Core:
             deadlines=policy.deadlines,
             warning=provider.warning,
         )
+        choosing = Choosing(store, agents, policy.permissions)
         self.sessions = Sessions(
-            store, surfaces, forge, access, clock, agents, policy.defaults, provider.warning
+            store, surfaces, forge, access, clock, choosing, policy.defaults, provider.warning
         )
         self.intake = Intake(store, surfaces, self.sessions, clock)
         self.outbox = Outbox(store, surfaces, clock, self.turns.picture, self._shared)

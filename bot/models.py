@@ -187,14 +187,56 @@ class TurnKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which agent is wanted, and how it should work, in the agent's own words; "": as before."""
+    """Which agent is wanted, and how it should work: model and effort in the agent's own words, permissions
+    in ours (bot.agents.codec.Permissions); "": as before."""
 
     agent: str = ""
     model: str = ""
     effort: str = ""
+    permissions: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.agent or self.model or self.effort)
+        return bool(self.agent or self.model or self.effort or self.permissions)
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedModel:
+    """A model that an agent lists; name "": whichever it has. efforts: how hard it can be told to think, from
+    little to much; None: not told."""
+
+    name: str
+    efforts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What can be chosen of an agent, as it lists it. complete: beginnings of names for which its list is
+    whole ("anthropic/"; "" is the beginning of all): such a name that is not listed, the agent does not have.
+    """
+
+    models: tuple[OfferedModel, ...]
+    complete: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(model.name for model in self.models if model.name)
+
+    def efforts_of(self, model: str) -> tuple[str, ...] | None:
+        """None: not known. Without names there is one model at most, whatever it is called."""
+        known = model if self.names else ""
+        return next((one.efforts for one in self.models if one.name == known), None)
+
+    def is_whole_for(self, model: str) -> bool:
+        return model.startswith(self.complete) if self.complete else False
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What an agent lists, and the version that it is pinned to ("": none)."""
+
+    agent: str
+    version: str
+    offered: Offered
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +274,16 @@ class NewSession:
     title: str = ""
     effort: str = ""
     since: str = ""
+    permissions: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
     """base: the branch that the work starts from and that the pull request goes to. base_sha: the
     commit that the session's branch was made from. ready: a commit that is finished but not
-    published. published: the last commit that we pushed. pull_request: its number and URL. named: what the
-    agent calls the work. description: how it would have what is not published yet described."""
+    published. published: the last commit that we pushed. pull_request: its number and URL. permissions: as
+    people chose; "": the installation's. named: what the agent calls the work. description: how it would have
+    what is not published yet described."""
 
     id: str
     tenant: str
@@ -262,6 +306,7 @@ class Session:
     since: str = ""
     named: str = ""
     description: str = ""
+    permissions: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,6 +476,7 @@ class Record:
     asked: tuple[NewAsk, ...] = ()
     withdrawn: tuple[str, ...] = ()
     told: tuple[int, ...] = ()
+    offers: Offers | None = None
 
 
 @dataclass(frozen=True, slots=True)

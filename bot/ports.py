@@ -25,6 +25,7 @@ from bot.models import (
     MessageRef,
     NewInput,
     NewSession,
+    Offered,
     OutboxItem,
     Past,
     Person,
@@ -451,6 +452,12 @@ class Store(Protocol):
     async def set_workspace(self, session: str, branch: str, base: str, base_sha: str) -> Session:
         """Name the session's branch, once: a later call changes only the base, which people may rename.
         Adds the branch alias."""
+        ...
+
+    async def offered(self, agent: str, version: str, person: int, repository: int) -> Offered | None:
+        """What the agent, pinned to this version, listed last for this person in this repository. Where it
+        has worked for others or elsewhere only: the newest of that, of which nothing is complete, since a
+        home and a repository may have settings of their own for it. repository: its id, 0: not known."""
         ...
 
     # turns

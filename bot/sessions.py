@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from bot.access import Access
-from bot.agents.codec import Codec
-from bot.agents.registry import chosen
 from bot.answers import Answers
 from bot.approvals import may_answer
+from bot.choosing import Choosing
 from bot.errors import AgentUnknown, Denied, ForgeError, SandpiperError
 from bot.models import (
     Admitted,
@@ -60,17 +59,17 @@ class Sessions:
         forge: Forge,
         access: Access,
         clock: Clock,
-        agents: Mapping[str, Codec],
+        choosing: Choosing,
         defaults: Defaults,
         warning: str = "",
     ) -> None:
         self._store = store
         self._surfaces = surfaces
         self._access = access
-        self._agents = agents
+        self._choosing = choosing
         self._defaults = defaults
         self._answers = Answers(store)
-        self._verbs = Verbs(store, surfaces, self._answers, clock, warning)
+        self._verbs = Verbs(store, surfaces, self._answers, choosing, clock, warning)
         self._repositories = WhichRepository(store, forge, access, self._answers, defaults.repository)
 
     async def receive(self, message: Message) -> str:
@@ -143,16 +142,17 @@ class Sessions:
         if not message.text.strip():
             text = f"What shall I do?\n{self._verbs.help(message)}"
             return await self._answers.note(message, "empty", text)
-        choice = chosen(self._agents, self._choice(message), self._usual())
         if refusal := elsewhere(message, message.repository):
             return await self._answers.note(message, "refused", refusal)
         if repository is None:
             repository = await self._repositories.meant(message)
         if message.pull_request:  # one of ours has a session
             return await self._answers.note(message, "refused", NOT_OURS)
+        owner = await self._store.person(message.author)
+        chosen = await self._choosing.chosen(self._choice(message), self._usual(), owner.id, repository)
+        choice = chosen.choice
         since = message.sent if message.thread.id else ""
         message = await self._rooted(message)
-        owner = await self._store.person(message.author)
         new = NewSession(
             id=uuid.uuid5(uuid.NAMESPACE_URL, f"sandpiper:{message.thread}:{message.key}").hex,
             tenant=message.author.tenant,
@@ -164,8 +164,10 @@ class Sessions:
             title=message.title or _title(message.text),
             effort=choice.effort,
             since=since or message.thread.id,
+            permissions=choice.permissions,
         )
         admitted = await self._store.admit(new, _input(message), message.thread)
+        await self._tell(message, chosen.doubt)
         if admitted.disposition is Disposition.ASKED:
             await self._repositories.ask(message)
         return admitted.disposition.value
@@ -181,15 +183,22 @@ class Sessions:
         return Choice(self._defaults.agent, self._defaults.model, self._defaults.effort)
 
     def _choice(self, message: Message) -> Choice:
-        options = message.options
-        return Choice(options.get("agent", ""), options.get("model", ""), options.get("effort", ""))
+        return Choice(
+            *(message.options.get(name, "") for name in ("agent", "model", "effort", "permissions"))
+        )
+
+    async def _tell(self, message: Message, doubt: str) -> None:
+        if doubt:
+            await self._answers.note(message, "doubt", doubt)
 
     # in a known thread
 
     async def _reply(self, message: Message, session: Session) -> str:
-        before = Choice(session.agent, session.model, session.effort)
-        choice = chosen(self._agents, self._choice(message), before)
-        said = replace(_input(message), choice=Choice() if choice == before else choice)
+        before = Choice(session.agent, session.model, session.effort, session.permissions)
+        wanted = self._choice(message)
+        chosen = await self._choosing.chosen(wanted, before, session.owner.id, session.repository)
+        choice = Choice() if chosen.choice == before else chosen.choice
+        said = replace(_input(message), choice=choice)
         if session.repository is None:
             return await self._repositories.answered(message, session, said)
         if refusal := elsewhere(message, session.repository.full_name):
@@ -200,6 +209,7 @@ class Sessions:
         if message.mode is Mode.STEER and (answered := await self._answered(message, session)):
             return answered
         admitted = await self._store.admit(session.id, said, message.thread)
+        await self._tell(message, chosen.doubt)
         return admitted.disposition.value
 
     async def _answered(self, message: Message, session: Session) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bot.answers import Answers
 from bot.approvals import may_answer
+from bot.choosing import Choosing
 from bot.errors import Denied
 from bot.models import (
     Ask,
@@ -28,7 +29,8 @@ Mention me with a task and I run a coding agent on it, in your own sandbox, and 
 a question
 • {stop} stops · {status} says where I am · {publish} publishes finished work that is not published yet
 • `repo=owner/name` picks the repository · {channel} sets this channel's default
-• `agent=`, `model=` and `effort=` pick who works, and how, from the next turn on"""
+• `agent=`, `model=` and `effort=` pick who works, and how, from the next turn on; `permissions=` when it \
+asks first: `plan` before it begins, `ask` before each change"""
 
 NOTHING_RUNS = "Nothing is running here."
 TOO_LATE = "That was answered before, or too late."
@@ -38,11 +40,18 @@ class Verbs:
     """warning: what every status repeats (an unsafe mode), "" = nothing."""
 
     def __init__(
-        self, store: Store, surfaces: Mapping[str, Surface], answers: Answers, clock: Clock, warning: str = ""
+        self,
+        store: Store,
+        surfaces: Mapping[str, Surface],
+        answers: Answers,
+        choosing: Choosing,
+        clock: Clock,
+        warning: str = "",
     ) -> None:
         self._store = store
         self._surfaces = surfaces
         self._answers = answers
+        self._choosing = choosing
         self._clock = clock
         self._warning = warning
 
@@ -72,7 +81,9 @@ class Verbs:
     async def status(self, message: Message, session: Session | None) -> str:
         warning = f"\n⚠ {self._warning}" if self._warning else ""
         if session is not None:
-            return f"{await self._told(session)}{warning}"
+            models = await self._choosing.models(session)
+            listed = f"\nModels of {session.agent}: {models}" if models else ""
+            return f"{await self._told(session)}{listed}{warning}"
         if message.thread.id:
             return f"I have no session in this thread.{warning}"
         running = await self._running(message)
@@ -81,7 +92,9 @@ class Verbs:
 
     async def _told(self, session: Session) -> str:
         repository = session.repository.full_name if session.repository else "no repository yet"
-        about = f"{repository} · {session.agent} · owner {session.owner.identity.name}"
+        how = " ".join(filter(None, (session.agent, session.model, session.effort)))
+        careful = f" · permissions {session.permissions}" if session.permissions else ""
+        about = f"{repository} · {how}{careful} · owner {session.owner.identity.name}"
         turn = await self._store.open_turn(session.id)
         if turn is None:
             ready = "\nThere is unpublished work: say `publish`." if session.ready else ""

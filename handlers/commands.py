@@ -13,7 +13,7 @@ ERROR = "error"  # the option under which a mistake in the other options is expl
 _PREFIX = re.compile(r"(queue|interrupt):\s*(?:(?:queue|interrupt):\s*)*", re.IGNORECASE)
 # What is quoted is somebody else's, and what is code is meant for the agent.
 _COVERED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|^[ \t]{0,3}>[^\n]*", re.DOTALL | re.MULTILINE)
-_OPTION = re.compile(r"(?<!\S)(repo|agent|model|effort)=(\S*)[ \t]*", re.IGNORECASE)
+_OPTION = re.compile(r"(?<!\S)(repo|agent|model|effort|permissions)=(\S*)[ \t]*", re.IGNORECASE)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,99}")
 _NUMBER = re.compile(r"#?\d{1,18}")
@@ -29,7 +29,7 @@ _FILLERS = frozenset({"please", "now", "it"})
 class Words:
     """A person's words, understood. A verb takes all of them, so `text` is "" beside it.
 
-    options: repo, agent, model and effort as given; ERROR says which of them can't be used, and why.
+    options: repo, agent, model, effort and permissions as given; ERROR says which can't be used, and why.
     """
 
     verb: Verb | None = None
@@ -43,8 +43,8 @@ def parse_words(said: str) -> Words:
 
     A verb stands alone: `stop`, `status`, `publish`, `help`, `channel`, which also takes a repository
     (`channel owner/name`), and `approve` and `deny`, which take a number (`approve 12`). `queue: …` and
-    `interrupt: …` set the mode of a prompt. `repo=owner/name`, `agent=name`, `model=name` and
-    `effort=word` may stand anywhere but in quotes and code; other keys are text.
+    `interrupt: …` set the mode of a prompt. `repo=owner/name`, `agent=name`, `model=name`,
+    `effort=word` and `permissions=word` may stand anywhere but in quotes and code; other keys are text.
     """
     text = said.strip()
     mode = Mode.STEER

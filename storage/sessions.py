@@ -50,6 +50,7 @@ def get(tx: Tx, id: str) -> Session:
         since=row["since"],
         named=row["named"],
         description=row["description"],
+        permissions=row["permissions"],
     )
 
 
@@ -63,7 +64,7 @@ def create(tx: Tx, new: NewSession) -> Row:
         repositories.save(tx, new.repository)
     row = tx.single(
         "INSERT INTO sessions (id, tenant, owner, thread, repository, agent, model, title, effort, since,"
-        " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        " permissions, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
         new.id,
         new.tenant,
         new.owner,
@@ -74,6 +75,7 @@ def create(tx: Tx, new: NewSession) -> Row:
         new.title,
         new.effort,
         new.since,
+        new.permissions,
         tx.now,
     )
     add_alias(tx, new.id, str(new.thread))
@@ -128,16 +130,18 @@ def remember(tx: Tx, id: str, memory: Memory) -> None:
 
 
 def choose(tx: Tx, id: str, choice: Choice) -> None:
-    """Another agent, or the same one otherwise. Another one does not remember: its conversation is new."""
+    """Another agent, or the same one otherwise. Another one does not remember: its conversation is new. Model
+    and effort are words of the one before; permissions are ours, and stay."""
     if not choice:
         return
-    row = tx.single("SELECT agent, model, effort FROM sessions WHERE id = ?", id)
+    row = tx.single("SELECT agent, model, effort, permissions FROM sessions WHERE id = ?", id)
     another = bool(choice.agent) and choice.agent != row["agent"]
     tx.run(
-        "UPDATE sessions SET agent = ?, model = ?, effort = ? WHERE id = ?",
+        "UPDATE sessions SET agent = ?, model = ?, effort = ?, permissions = ? WHERE id = ?",
         choice.agent or row["agent"],
         choice.model or ("" if another else row["model"]),
         choice.effort or ("" if another else row["effort"]),
+        choice.permissions or row["permissions"],
         id,
     )
     if another:

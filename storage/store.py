@@ -20,6 +20,7 @@ from bot.models import (
     MessageRef,
     NewInput,
     NewSession,
+    Offered,
     OutboxItem,
     Past,
     Person,
@@ -47,6 +48,7 @@ from storage import (
     inputs,
     intake,
     leases,
+    offers,
     outbox,
     people,
     repositories,
@@ -199,6 +201,9 @@ class SqliteStore:
 
     async def set_workspace(self, session: str, branch: str, base: str, base_sha: str) -> Session:
         return await self._write(lambda tx: sessions.set_workspace(tx, session, branch, base, base_sha))
+
+    async def offered(self, agent: str, version: str, person: int, repository: int) -> Offered | None:
+        return await self._read(lambda tx: offers.last(tx, agent, version, person, repository))
 
     # turns
 

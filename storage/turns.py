@@ -22,7 +22,7 @@ from bot.models import (
     TurnKind,
     TurnState,
 )
-from storage import asks, events, inputs, outbox, sessions, usage
+from storage import asks, events, inputs, offers, outbox, sessions, usage
 from storage.database import Row, Tx
 from storage.encoding import FINAL, REF, dump, load, load_optional
 
@@ -214,6 +214,8 @@ def record(tx: Tx, id: int, fence: int, step: Record) -> Turn:
     asks.tell(tx, id, step.told)
     if step.memory is not None:
         sessions.remember(tx, held["session"], step.memory)
+    if step.offers is not None:
+        offers.save(tx, held["session"], step.offers)
     return from_row(row)
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bot.access import Allowlist
+from bot.agents.codec import Capabilities
 from bot.core import Core, Policy
 from bot.models import Final, Identity, Message, MessageRef, Mode, ThreadKey, Verb
 from bot.ports import Store
@@ -146,7 +147,10 @@ async def town(
         surfaces=surfaces,
         forge=forge,
         provider=provider,
-        agents={"lines": LineCodec(), "other": LineCodec("other")},
+        agents={
+            "lines": LineCodec(capabilities=Capabilities(approvals=True, version="1")),
+            "other": LineCodec("other"),
+        },
         clock=clock,
         scratch=scratch,
         shared=tmp_path / "shared",

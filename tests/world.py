@@ -45,6 +45,8 @@ from bot.models import (
     Launch,
     Message,
     MessageRef,
+    Offered,
+    OfferedModel,
     OutboxItem,
     ProcessStatus,
     PullRequest,
@@ -294,19 +296,22 @@ class DirectoryForge:
 MODEL_KEY = "of-no-known-form-1"
 
 
+PLAIN = Capabilities()
+
+
 class LineCodec:
     """A protocol that is our events as JSON: enough to drive the driver."""
 
-    capabilities = Capabilities()
-
-    def __init__(self, name: str = "lines") -> None:
+    def __init__(self, name: str = "lines", capabilities: Capabilities = PLAIN) -> None:
         self.name = name
+        self.capabilities = capabilities
 
     def launch(self, task: Task) -> Launch:
         return Launch(("agent",), task.cwd, secrets={"MODEL_KEY": MODEL_KEY}, visible=task.visible)
 
     def begin(self, task: Task) -> Step:
-        line = json.dumps({"prompt": task.prompt.text, "key": task.prompt.key, "resume": task.resume_token})
+        said = {"prompt": task.prompt.text, "key": task.prompt.key, "resume": task.resume_token}
+        line = json.dumps({**said, "permissions": task.permissions})
         asked = {task.prompt.key: list(task.prompt.inputs)}
         return Step({"asked": asked}, write=line.encode() + b"\n", written=task.prompt.inputs)
 
@@ -334,7 +339,7 @@ class LineCodec:
     def _read(self, asked: dict[str, list[int]], lines: tuple[bytes, ...]) -> Step:
         events: list[Event] = []
         consumed: list[int] = []
-        completed, token = None, ""
+        completed, token, offered = None, "", None
         for raw in lines:
             try:
                 said = json.loads(raw)
@@ -346,6 +351,8 @@ class LineCodec:
             if "token" in said:
                 token = said["token"]
                 events.append(AgentStarted("lines", token))
+            if "models" in said:
+                offered = Offered(tuple(OfferedModel(name) for name in said["models"]), complete=("",))
             if "may" in said:
                 events.append(ApprovalAsked(said["may"], said["title"], said.get("detail", "")))
             if "question" in said:
@@ -359,7 +366,12 @@ class LineCodec:
             if "failed" in said:
                 completed = Completed(StopReason.ERROR, error=said["failed"])
         return Step(
-            {"asked": asked}, tuple(events), consumed=tuple(consumed), completed=completed, resume_token=token
+            {"asked": asked},
+            tuple(events),
+            consumed=tuple(consumed),
+            completed=completed,
+            resume_token=token,
+            offered=offered,
         )
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from bot.events import Completed, Event
-from bot.models import Launch
+from bot.models import Launch, Offered
 
 State = Mapping[str, object]
 
@@ -34,6 +34,23 @@ class Permissions(StrEnum):
     PLAN = "plan"  # it lays out a plan, and people are asked before it changes anything
 
 
+# From little care to much. After one yes to its plan an agent works without asking, so PLAN is less than ASK,
+# where nothing is changed that people did not allow one by one.
+CARE = (Permissions.AUTO, Permissions.PLAN, Permissions.ASK)
+
+
+def more_careful(one: Permissions, other: Permissions) -> Permissions:
+    return max(one, other, key=CARE.index)
+
+
+class Listing(StrEnum):
+    """What an agent's own list of models means for a name that is not on it."""
+
+    NONE = "none"  # it lists none that we could read
+    SOME = "some"  # it may have it all the same: people are told, and it is tried
+    ALL = "all"  # there is no such model: it is refused
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an agent can do. Where it can't, the product degrades in a stated way.
@@ -41,9 +58,9 @@ class Capabilities:
     resume: its conversation goes on in a new process. interrupt: it stops in the middle of a tool and
     lives on. images: it is shown pictures; else it is told their paths, and may open them. approvals: it
     asks before it acts, where it is told to. questions: it can put one to people and wait. side_tools: it can
-    be given tools of ours (bot/agents/side_tools.py). efforts: how
-    hard it can be told to think, from little to much. models: the names that it takes; none: not known
-    beforehand, so any is tried.
+    be given tools of ours (bot/agents/side_tools.py). efforts: how hard it can be told to think, from little
+    to much. models: the only names that it may be asked for, by its settings; none: what it lists counts, as
+    `listing` says. version: the one that it is pinned to.
     """
 
     steering: Steering = Steering.NATIVE
@@ -57,6 +74,8 @@ class Capabilities:
     side_tools: bool = False
     efforts: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    listing: Listing = Listing.NONE
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +169,7 @@ class Step:
     deferred: inputs that this agent cannot take now; the next turn gets them.
     completed: the turn's work is over *and* every prompt that we wrote is settled. After it the
     driver may still write another prompt, or close stdin.
+    offered: what the agent lists, told once by each process.
     """
 
     state: State
@@ -160,6 +180,7 @@ class Step:
     deferred: tuple[int, ...] = ()
     completed: Completed | None = None
     resume_token: str = ""
+    offered: Offered | None = None
 
 
 class Codec(Protocol):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bot.agents.codec import State, Step
 from bot.agents.wire import RAW_BYTES, RESULT_BYTES, Frame, clip, plain, spelt_out, to_line
 from bot.events import Completed, Consumed, Event, Notice, Unknown
+from bot.models import Offered, OfferedModel
 from bot.redact import redact
 
 # More than any surface shows whole, so that what is cut here is refused for its length.
@@ -15,6 +16,9 @@ MOST_APPROVED = 60_000  # characters
 
 # Enough for every limit of an event; more would only cost time in the search for secrets.
 LONGEST = 256_000
+
+# Of what an agent lists: models, efforts of each, and the length of a name.
+MOST_MODELS, MOST_EFFORTS, LONGEST_NAME = 300, 20, 200
 
 
 @dataclass(slots=True)
@@ -28,6 +32,7 @@ class StepBuilder:
     deferred: list[int] = field(default_factory=list)
     completed: Completed | None = None
     resume_token: str = ""
+    offered: Offered | None = None
 
     def step(self, state: State, written: tuple[int, ...] = ()) -> Step:
         return Step(
@@ -39,6 +44,7 @@ class StepBuilder:
             deferred=tuple(self.deferred),
             completed=self.completed,
             resume_token=self.resume_token,
+            offered=self.offered,
         )
 
     def send(self, message: Frame) -> None:
@@ -60,6 +66,22 @@ class StepBuilder:
     def unknown(self, name: str, raw: bytes) -> None:
         text = raw[:LONGEST].decode("utf-8", "replace")
         self.events.append(Unknown(self.clean(name, 80), self.clean(text, RAW_BYTES)))
+
+    def offer(
+        self, models: Iterable[tuple[str, Sequence[str] | None]], complete: tuple[str, ...] = ()
+    ) -> None:
+        """What the agent lists: names, each with its efforts (None: not told). A list that is too long to be
+        kept is not complete."""
+        kept: dict[str, OfferedModel] = {}
+        for name, efforts in models:
+            name = self.clean(name, LONGEST_NAME)
+            words = None if efforts is None else tuple(self.clean(one, 80) for one in efforts[:MOST_EFFORTS])
+            kept.setdefault(name, OfferedModel(name, words))
+            if len(kept) == MOST_MODELS:
+                complete = ()
+                break
+        if kept:
+            self.offered = Offered(tuple(kept.values()), complete)
 
     def clean(self, text: str, limit: int) -> str:
         """Text that may be stored and shown: no secrets, no terminal codes, about `limit` bytes."""

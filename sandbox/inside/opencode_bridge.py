@@ -6,6 +6,7 @@ It starts `opencode serve` on a free port of loopback, with a password of its ow
 as JSON lines. It decides nothing: what a frame means, and what to ask, is its client's to know.
 
 Lines in:   {"id": …, "method": "GET", "path": "/session", "body": {…}}
+            with "without": ["key", …]                       names that are left out of the reply's body
             {"id": …, "method": "WAIT", "seconds": 0.5}      answered after that time
 Lines out:  {"type": "event", "event": {…}}                  what the server tells on /event
             {"type": "reply", "id": …, "status": 200, "body": …}
@@ -218,6 +219,13 @@ def reap() -> None:
         pass
 
 
+def without(value: Any, names: list[Any]) -> Any:
+    """The value without what has one of these names, wherever it is: what may not be told."""
+    if isinstance(value, dict):
+        return {name: without(item, names) for name, item in value.items() if name not in names}
+    return [without(item, names) for item in value] if isinstance(value, list) else value
+
+
 class Bridge:
     def __init__(self, server: Server, wire: Wire) -> None:
         self.server = server
@@ -258,6 +266,8 @@ class Bridge:
                 self.over.put(None)
                 return
             told = self.server.ask(request["method"], str(request.get("path")), request.get("body"))
+            if isinstance(request.get("without"), list):
+                told["body"] = without(told.get("body"), request["without"])
             self.wire.say(type="reply", id=request["id"], **told)
 
     def listen(self) -> None:

@@ -64,8 +64,9 @@ class Talk:
         return self.take(self.codec.on(self.state, Answered(id, text, reason)))
 
     def answered(self, result: Frame | None = None, error: str = "") -> Step:
-        """Codex answers the newest request of ours."""
+        """Codex answers the newest request of ours that has to do with the turn."""
         sent = [frame for step in self.steps for frame in said(step) if "method" in frame and "id" in frame]
+        sent = [frame for frame in sent if frame["method"] != "model/list"]
         told: Frame = {"error": {"code": -32600, "message": error}} if error else {"result": result or {}}
         return self.hears({"id": sent[-1]["id"], **told})
 
@@ -75,7 +76,9 @@ def said(step: Step) -> list[dict[str, Any]]:
 
 
 def methods(step: Step) -> list[str]:
-    return [frame["method"] for frame in said(step) if "method" in frame]
+    """Of what is asked of Codex for the turn."""
+    asked = [frame["method"] for frame in said(step) if "method" in frame]
+    return [method for method in asked if method != "model/list"]
 
 
 def reply(step: Step) -> Any:

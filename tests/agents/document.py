@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bot.agents.acp.codec import GENERIC
 from bot.agents.claude.codec import ClaudeCodec
-from bot.agents.codec import Capabilities, Steering
+from bot.agents.codec import Capabilities, Listing, Steering
 from bot.agents.codex.codec import CodexCodec
 from bot.agents.opencode.codec import OpenCodeCodec
 from bot.app_agents import PINS
@@ -34,6 +34,12 @@ STEERED = {
     Steering.QUEUE: "the next turn gets it",
 }
 
+LISTED = {
+    Listing.NONE: "no: any is tried",
+    Listing.SOME: "yes, but it takes others too: one that it does not list is tried, and people are told",
+    Listing.ALL: "yes: one that it does not list is refused",
+}
+
 ROWS: Sequence[tuple[str, Callable[[Capabilities], str]]] = (
     ("a message during a turn", lambda can: STEERED[can.steering]),
     ("goes on in a new process", lambda can: _yes(can.resume)),
@@ -44,7 +50,8 @@ ROWS: Sequence[tuple[str, Callable[[Capabilities], str]]] = (
     ("shows its plan", lambda can: _yes(can.plan)),
     ("tells what it costs", lambda can: _yes(can.cost)),
     ("is shown pictures", lambda can: "yes" if can.images else "is told their paths"),
-    ("`effort=`", lambda can: ", ".join(can.efforts) or "no"),
+    ("lists its models, for `model=`", lambda can: LISTED[can.listing]),
+    ("`effort=`", lambda can: _efforts(can)),
 )
 
 SIGNS = {"passed": "✓", "failed": "✗", "skipped": "–"}
@@ -75,6 +82,12 @@ def _verified(verified: Mapping[str, Mapping[str, str]]) -> str:
 def _table(lines: Sequence[Sequence[str]]) -> str:
     rows = [f"| {' | '.join(line)} |\n" for line in lines]
     return "".join([rows[0], f"|{'---|' * len(lines[0])}\n", *rows[1:]])
+
+
+def _efforts(can: Capabilities) -> str:
+    if can.efforts:
+        return ", ".join(can.efforts)
+    return "no" if can.listing is Listing.NONE else "those that it lists"
 
 
 def _yes(can: bool) -> str:

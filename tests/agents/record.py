@@ -60,7 +60,8 @@ def _trimmed(entry: Entry) -> Entry:
     told = entry.get("out")
     if not isinstance(told, dict):
         return entry
-    long = told.get("type") in LONG or told.get("method") in LONG or "availableCommands" in str(told)
+    long = told.get("type") in LONG or told.get("method") in LONG
+    long = long or any(name in str(told) for name in ("availableCommands", "supportedReasoningEfforts"))
     return {**entry, "out": _cut(told)} if long else entry
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bot.access import Access
+from bot.choosing import Choosing
 from bot.errors import ForgeError
 from bot.intake import BATCH, SEEN_AFTER, Intake
 from bot.models import Delivery, Identity, Mark, Message, MessageRef, Repository, SayingKind, ThreadKey, Verb
@@ -72,8 +73,8 @@ class Desk:
         self.moods: MoodyStore
         self.moods, seen = moody(store)
         access = Access(forge, surfaces, OPEN)
-        agents = {"lines": LineCodec()}
-        sessions = Sessions(seen, surfaces, forge, access, clock, agents, Defaults("acme/web", "lines"))
+        choosing = Choosing(seen, {"lines": LineCodec()})
+        sessions = Sessions(seen, surfaces, forge, access, clock, choosing, Defaults("acme/web", "lines"))
         self.intake = Intake(seen, surfaces, sessions, clock)
         self._posted = 0
 

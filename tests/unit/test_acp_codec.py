@@ -238,6 +238,19 @@ def test_a_model_by_its_own_method() -> None:
     assert (talk.last["method"], talk.last["params"]["modelId"]) == ("session/set_model", "pro")
 
 
+def test_what_it_lists_can_be_chosen_and_nothing_else() -> None:
+    models = {"currentModelId": "auto", "availableModels": [{"modelId": "auto"}, {"modelId": "pro"}]}
+    efforts = {"id": "e", "category": "thought_level", "options": [{"value": "low"}, {"value": "high"}]}
+    talk = opened(session={"models": models, "configOptions": [efforts]})
+    [offered] = [step.offered for step in talk.steps if step.offered]
+    assert (offered.names, offered.complete) == (("auto", "pro"), ("",))
+    assert offered.efforts_of("auto") == ("low", "high") and offered.efforts_of("pro") is None
+    talk = opened(session={"configOptions": [efforts]})
+    [offered] = [step.offered for step in talk.steps if step.offered]
+    assert offered.names == () and offered.efforts_of("whichever") == ("low", "high")
+    assert not [step for step in opened(session={"modes": MODES}).steps if step.offered]
+
+
 def test_a_model_that_is_not_offered_is_said() -> None:
     models = {"currentModelId": "auto", "availableModels": [{"modelId": "auto"}, {"modelId": "pro"}]}
     talk = opened(session={"models": models}, model="huge")

@@ -46,6 +46,7 @@ def test_more_agents_come_from_json_or_a_file(tmp_path: Path, monkeypatch: pytes
     assert set(agents) == {"claude", "gemini", "opencode"}
     assert programs["gemini"].command == ("gemini", "--acp") and programs["gemini"].version == "0.61.0"
     assert agents["gemini"].capabilities.models == ("pro", "flash")
+    assert agents["gemini"].capabilities.version == "0.61.0" and not agents["claude"].capabilities.version
     assert programs["opencode"].packages == ("opencode-ai@1.18.0",)
 
 

@@ -93,6 +93,18 @@ def test_it_begins_with_a_handshake_and_the_prompt() -> None:
     assert step.written == (1,)
 
 
+def test_what_it_lists_is_told_with_its_first_words() -> None:
+    models = [
+        {"value": "opus", "resolvedModel": "claude-opus-5-5", "supportedEffortLevels": ["low", "max"]},
+        {"value": "haiku", "resolvedModel": "claude-haiku-5-5"},
+    ]
+    answer = {"subtype": "success", "request_id": "sandpiper-hello", "response": {"models": models}}
+    offered = Talk().hears({"type": "control_response", "response": answer}).offered
+    assert offered is not None and offered.complete == ()
+    assert offered.names == ("opus", "haiku", "claude-opus-5-5", "claude-haiku-5-5")
+    assert offered.efforts_of("claude-opus-5-5") == ("low", "max") and offered.efforts_of("haiku") is None
+
+
 def test_the_session_is_announced_once() -> None:
     talk = Talk()
     talk.hears(INIT)

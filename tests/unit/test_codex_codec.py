@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.agents.codec import Prompt, Steer, Task
+from bot.agents.codec import Prompt, Steer, Step, Task
 from bot.agents.codex.codec import KEY, OPENAI, CodexCodec
 from bot.agents.codex.turns import GIVES_WAY, READ_FIRST
 from bot.events import AgentStarted, Cause, Completed, Notice, StopReason, ToolStatus
@@ -90,6 +90,29 @@ def test_a_resumed_conversation_is_put_into_its_default_mode() -> None:
     assert (resume["method"], resume["params"]["threadId"]) == ("thread/resume", "t-1")
     [start] = said(talk.answered({"thread": {"id": "t-1"}, "model": "gpt-6-sol"}))
     assert start["params"]["collaborationMode"]["mode"] == "default"
+
+
+def test_its_models_are_asked_for_once_its_first_turn_is_under_way() -> None:
+    def asked(step: Step) -> list[str]:
+        return [frame["id"] for frame in said(step) if frame.get("method") == "model/list"]
+
+    talk = joined()
+    assert not any(asked(step) for step in talk.steps)
+    assert asked(talk.answered({"turn": {"id": "u-1"}})) == ["models"]
+    efforts = [{"reasoningEffort": "low"}, {"reasoningEffort": "high"}]
+    models = [{"model": "gpt-6-sol", "supportedReasoningEfforts": efforts}, {"id": "no-name"}]
+    offered = talk.hears({"id": "models", "result": {"data": models}}).offered
+    assert offered is not None and offered.complete == ()
+    assert offered.names == ("gpt-6-sol",) and offered.efforts_of("gpt-6-sol") == ("low", "high")
+    talk.hears(took(FIRST), ended())
+    talk.steer()
+    assert asked(talk.answered({"turn": {"id": "u-2"}})) == []
+
+
+def test_a_list_that_is_refused_changes_nothing() -> None:
+    talk = started()
+    step = talk.hears({"id": "models", "error": {"code": -32601, "message": "no such method"}})
+    assert (step.offered, step.events, step.completed) == (None, (), None)
 
 
 def test_images_go_along_by_their_paths() -> None:

@@ -63,6 +63,10 @@ def test_options_may_stand_anywhere() -> None:
     assert words.text == "fix the login loop \nand keep ?next="
 
 
+def test_how_careful_the_agent_is_to_be_can_be_said() -> None:
+    assert parse_words("permissions=ask tidy up") == Words(options={"permissions": "ask"}, text="tidy up")
+
+
 def test_options_and_a_mode_in_either_order() -> None:
     expected = Words(mode=Mode.QUEUE, options={"agent": "claude"}, text="tidy up")
     assert parse_words("agent=claude queue: tidy up") == expected

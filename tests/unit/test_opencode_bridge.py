@@ -179,6 +179,14 @@ def test_requests_are_made_in_their_order_and_answered_by_their_ids(made: Callab
     }
 
 
+def test_what_may_not_be_told_is_left_out_of_an_answer(made: Callable[..., Bridge]) -> None:
+    bridge = made()
+    body = {"providers": [{"id": "lab", "key": "secret", "models": {"m": {"options": {"apiKey": "secret"}}}}]}
+    reply = bridge.reply(bridge.ask("POST", "/config/providers", body, without=["key", "options"]))
+    assert reply["body"]["body"] == {"providers": [{"id": "lab", "models": {"m": {}}}]}
+    assert "secret" not in str(reply)
+
+
 def test_an_answer_may_be_empty_or_no_json(made: Callable[..., Bridge]) -> None:
     bridge = made()
     empty, words = bridge.ask("GET", "/empty"), bridge.ask("GET", "/words")

@@ -29,6 +29,7 @@ from tests.agents.opencode_talk import (
     BUSY,
     CHILD,
     CODEC,
+    FIRST,
     IDLE,
     SECOND,
     SECRET,
@@ -230,6 +231,41 @@ def test_an_effort_that_the_model_has_not_is_told() -> None:
     assert talk.replied("efforts", {"providers": providers}).events == ()
     talk.replied("new", {"id": SESSION})
     assert talk.last("post")["body"]["variant"] == "high"
+
+
+PROVIDERS = {
+    "providers": [
+        {"id": "anthropic", "models": {"opus": {"variants": {"high": {}, "max": {}}}, "haiku": {}}},
+        {"id": "openai", "models": {"gpt": {"variants": {"low": {}}}}},
+    ]
+}
+
+
+def test_its_models_are_asked_for_once_its_first_answer_is_under_way() -> None:
+    talk = started()
+    assert talk.count("models") == 0
+    talk.hears(heard(FIRST, "msg_1"), BUSY, speaks("msg_2", "msg_1"), speaks("msg_4", "msg_1"))
+    assert talk.count("models") == 1
+    assert {"key", "options"} <= set(talk.last("models")["without"]), "the key would be written down"
+    offered = talk.replied("models", PROVIDERS).offered
+    assert offered is not None
+    assert offered.names == ("anthropic/opus", "anthropic/haiku", "openai/gpt")
+    assert offered.efforts_of("anthropic/opus") == ("high", "max")
+    assert offered.efforts_of("anthropic/haiku") == ()
+
+
+def test_its_list_is_whole_unless_we_tell_it_of_models() -> None:
+    own = OpenCodeCodec(model="anthropic/opus")
+    proxied = OpenCodeCodec(model="anthropic/opus", base_url="http://127.0.0.1:1/v1")
+    told = OpenCodeCodec(model="anthropic/opus", models={"new": {}})
+    for codec, whole in ((own, True), (proxied, True), (told, False), (CODEC, False)):
+        talk = Talk(task(effort="high"), codec)
+        offered = talk.replied("efforts", PROVIDERS).offered
+        assert offered is not None and offered.complete == (("anthropic/", "openai/") if whole else ())
+
+
+def test_a_list_that_cannot_be_had_is_none() -> None:
+    assert running().replied("models", {"error": "no"}, 500).offered is None
 
 
 # what it does

@@ -60,5 +60,14 @@ def offers_of(result: Frame) -> dict[str, Offer]:
     return found
 
 
+def choices_of(offers: Mapping[str, Offer]) -> list[tuple[str, Sequence[str] | None]]:
+    """The models, and the efforts of the one that the session is at."""
+    model, effort = offers.get("model"), offers.get("effort")
+    efforts = effort.values if effort else None
+    if model is None:
+        return [] if efforts is None else [("", efforts)]
+    return [(name, efforts if name == model.current else None) for name in model.values]
+
+
 def _offer(via: str, current: str, listed: Sequence[Frame], name: str) -> Offer:
     return Offer(via, current, [string(one, name)[:200] for one in listed[:300] if string(one, name)])

@@ -18,6 +18,8 @@ What agents differ in is read from what they say of themselves at the start, nev
 - PLAN needs a mode of that name. The plan is put to people when the agent asks to leave that mode, or when
   its prompt ends in it; after a yes it works without asking. Without such a mode PLAN is ASK, with a request
   in the prompt to plan first.
+- Models and efforts are those that it lists with the session: another name is never asked for (it goes on
+  with what it has, and people are told), so its list is complete. Efforts are those of the model that it has.
 - Images are sent as links to their files: ACP wants their bytes, and a codec reads no files.
 
 Known of agents: codex-acp reports a failed model as an ordinary answer (`end_turn`, with the API's error
@@ -45,6 +47,7 @@ from bot.agents.codec import (
     Happening,
     Interrupt,
     Lines,
+    Listing,
     Permissions,
     Prompt,
     Steer,
@@ -64,6 +67,7 @@ GENERIC = Capabilities(
     approvals=True,
     questions=True,
     side_tools=True,
+    listing=Listing.ALL,
 )
 
 

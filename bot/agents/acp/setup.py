@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bot.agents.acp.choices import mode_for, offers_of
+from bot.agents.acp.choices import choices_of, mode_for, offers_of
 from bot.agents.acp.errors import AUTH_REQUIRED, cause_of, words_of
 from bot.agents.acp.state import Offer, State
 from bot.agents.codec import Permissions, Steering
@@ -130,6 +130,7 @@ class Setup:
         state.cost_before = state.cost if state.resume else max(state.cost, 0)
         models = part(result, "models")
         state.offers = offers_of(result)
+        self.out.offer(choices_of(state.offers), complete=("",))
         model = state.offers.get("model")
         state.stage, state.choosing = "setup", ["model", "effort", "mode"]
         current = self.out.clean(string(models, "currentModelId") or (model.current if model else ""), 80)

@@ -23,6 +23,7 @@ from bot.agents.codec import (
     Happening,
     Interrupt,
     Lines,
+    Listing,
     Permissions,
     Prompt,
     Steer,
@@ -93,7 +94,13 @@ class ClaudeCodec:
 
     name = "claude"
     capabilities = Capabilities(
-        plan=True, cost=True, approvals=True, questions=True, side_tools=True, efforts=EFFORTS
+        plan=True,
+        cost=True,
+        approvals=True,
+        questions=True,
+        side_tools=True,
+        efforts=EFFORTS,
+        listing=Listing.SOME,
     )
 
     def __init__(

@@ -7,6 +7,7 @@ another one. Each round ends with a `result`.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bot.agents.claude.asks import Asks
@@ -18,11 +19,13 @@ from bot.agents.wire import (
     TEXT_BYTES,
     Frame,
     frame_of,
+    frames,
     items,
     money,
     number,
     part,
     string,
+    strings,
     token,
 )
 from bot.events import Cause, Completed, StopReason, Usage
@@ -147,7 +150,19 @@ class Rounds:
         if id.startswith("sandpiper-stop-") and self.state.stopping:
             self.state.stopping = "answered"
             self._complete_if_over()
+        if id == "sandpiper-hello":
+            self._offered(frames(part(response, "response"), "models"))
         return True
+
+    def _offered(self, models: Sequence[Frame]) -> None:
+        """Short names, and the models that they stand for now. Claude takes more than it lists (older models'
+        ids, `sonnet[1m]`, whatever another endpoint has), so nothing is complete."""
+        names = [(string(one, name), one) for name in ("value", "resolvedModel") for one in models]
+        self.out.offer(
+            (name, strings(one, "supportedEffortLevels") if "supportedEffortLevels" in one else None)
+            for name, one in names
+            if name
+        )
 
     def usage(self, micro_usd: int | None) -> None:
         state = self.state

@@ -18,6 +18,7 @@ from bot.agents.codec import (
     Happening,
     Interrupt,
     Lines,
+    Listing,
     Permissions,
     Steer,
     Step,
@@ -95,7 +96,13 @@ class CodexCodec:
 
     name = "codex"
     capabilities = Capabilities(
-        images=True, plan=True, approvals=True, questions=True, side_tools=True, efforts=EFFORTS
+        images=True,
+        plan=True,
+        approvals=True,
+        questions=True,
+        side_tools=True,
+        efforts=EFFORTS,
+        listing=Listing.SOME,
     )
 
     def __init__(

@@ -6,6 +6,7 @@ carried out after its approval, and what still runs at the end is asked about.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bot.agents.codec import Permissions, Prompt, Task
@@ -108,6 +109,10 @@ class Turns:
                 self._failed(message)
             case "turn":
                 self.began(token(part(result, "turn"), "id"))
+                if not self.state.ended:  # the first one is under way: now there is time for it
+                    self._ask("models", "model/list", {})
+            case "models":
+                self._offered(frames(result, "data"))
             case "steer" if words := self.state.words.get(key):
                 # It may have ended its turn meanwhile; then the words start the next.
                 refused = "held" if self.state.turn else ""
@@ -318,9 +323,20 @@ class Turns:
         self.written += words.inputs
         self._request(way, method, params, key)
 
+    def _offered(self, models: Sequence[Frame]) -> None:
+        """Codex's catalogue, as it is shown to people who choose: it has more models than these, and takes
+        any name that the model's API knows, so nothing is complete."""
+        self.out.offer(
+            (name, [string(effort, "reasoningEffort") for effort in frames(one, "supportedReasoningEfforts")])
+            for one in models
+            if (name := string(one, "model"))
+        )
+
     def _request(self, way: str, method: str, params: Frame, key: str = "") -> None:
         self.state.count += 1
-        id = f"{way}-{self.state.count}"
+        self._ask(f"{way}-{self.state.count}", method, params, key)
+
+    def _ask(self, id: str, method: str, params: Frame, key: str = "") -> None:
         self.state.requests[id] = key
         self.out.send({"id": id, "method": method, "params": params})
 

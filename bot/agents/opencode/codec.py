@@ -24,6 +24,7 @@ from bot.agents.codec import (
     Happening,
     Interrupt,
     Lines,
+    Listing,
     Permissions,
     Prompt,
     Steer,
@@ -86,7 +87,7 @@ class OpenCodeCodec:
         approvals=True,
         questions=True,
         side_tools=True,
-        efforts=("low", "medium", "high", "max"),
+        listing=Listing.ALL,
     )
 
     def __init__(
@@ -155,13 +156,17 @@ class OpenCodeCodec:
         if self._base_url:
             options["baseURL"] = self._base_url
         found: dict[str, object] = {"options": options}
-        if self._base_url and provider not in NATIVE:
+        if self._defines(f"{provider}/{name}"):
             known = {"reasoning": True, "attachment": True, "tool_call": True, **self._models.get(name, {})}
             known.setdefault("modalities", {"input": ["text", "image"], "output": ["text"]})
             found |= {"npm": "@ai-sdk/openai-compatible", "name": provider, "models": {name: known}}
         elif name in self._models:
             found["models"] = {name: self._models[name]}
         return found
+
+    def _defines(self, model: str) -> bool:
+        """Is this model one that OpenCode is told of by us, whatever its name?"""
+        return bool(self._base_url) and model.partition("/")[0] not in NATIVE
 
     def begin(self, task: Task) -> Step:
         state = State(
@@ -172,10 +177,11 @@ class OpenCodeCodec:
             permissions=task.permissions,
             answerable=task.answerable,
             agent="plan" if task.permissions is Permissions.PLAN else "build",
+            defines=bool(self._models) or self._defines(task.model or self._model),
         )
         turn = self._turn(state)
         if task.effort and state.model:
-            turn.request("efforts", "GET", "/config/providers")
+            turn.ask_for_models("efforts")
         if task.resume_token:
             state.session = task.resume_token
             turn.request("resume", "GET", turn.path())

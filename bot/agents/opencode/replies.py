@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bot.agents.opencode.failures import patience_ended
 from bot.agents.opencode.turn import MARK, Turn
-from bot.agents.wire import RESULT_BYTES, Frame, frame_of, frames, items, number, part, string, token
+from bot.agents.wire import RESULT_BYTES, Frame, each, frame_of, frames, items, number, part, string, token
 from bot.events import AgentStarted, Cause
 
 
@@ -48,6 +48,9 @@ def take_reply(told: Frame, turn: Turn) -> bool:
             patience_ended(about, turn)
         case "efforts":
             _efforts(part(told, "body"), turn)
+            _offered(part(told, "body"), turn)
+        case "models":
+            _offered(part(told, "body"), turn)
         case "give-up" | "drop" | "permission" | "question":
             pass
         case _:
@@ -98,6 +101,20 @@ def _efforts(body: Frame, turn: Turn) -> None:
                 f"{state.model} has no effort '{state.effort}': it thinks as much as it does by itself."
             )
             state.effort = ""
+
+
+def _offered(body: Frame, turn: Turn) -> None:
+    """All models of the providers that are switched on, with their variants. OpenCode has no others of these
+    providers, unless we tell it of them."""
+    providers = [one for one in frames(body, "providers") if string(one, "id")]
+    turn.out.offer(
+        (
+            (f"{string(provider, 'id')}/{name}", list(part(model, "variants")))
+            for provider in providers
+            for name, model in each(provider, "models")
+        ),
+        () if turn.state.defines else tuple(f"{string(one, 'id')}/" for one in providers),
+    )
 
 
 def refusal(told: Frame) -> str:

@@ -59,7 +59,8 @@ class State:
     newest answer. children: sessions of sub-agents, and the call that made each. allows: open requests for
     permission. questions: open ones, with the answers so far. plan: the id of the plan that people are to
     approve. retrying: why the model call fails that is tried again now. gave_up: it was broken off for that.
-    stopping: "" · asked · answered. over: `completed` was said, and nothing was written since."""
+    stopping: "" · asked · answered. over: `completed` was said, and nothing was written since.
+    defines: we tell OpenCode of models that it does not know by itself."""
 
     first: str = ""
     cwd: str = ""
@@ -90,6 +91,7 @@ class State:
     requests: int = 0
     stopping: str = ""
     over: bool = False
+    defines: bool = False
 
     def to_json(self) -> Mapping[str, object]:
         return asdict(self)
@@ -131,6 +133,7 @@ class State:
             requests=number(state, "requests"),
             stopping=string(state, "stopping"),
             over=state.get("over") is True,
+            defines=state.get("defines") is True,
         )
 
     def knows(self, session: str) -> bool:

@@ -8,6 +8,7 @@ gone, with its tools. Which message is ours is told by the metadata of its text 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote
@@ -34,6 +35,8 @@ MARK = "sandpiper"  # where our key stands in a part's metadata
 # message yet.
 GONE, LOOK, LOOK_AGAIN = 5.0, 0.5, 2.0
 MOST_LOOKS = 60
+# What of a provider may hold its credential. What the bridge says is written to a file.
+PRIVATE = ("options", "key", "headers", "env")
 MOST_TRIES = 1
 
 APPROVED = "The plan is approved. Carry it out now."
@@ -55,11 +58,20 @@ class Turn:
 
     # what is asked of the server
 
-    def request(self, purpose: str, method: str, path: str, body: Frame | None = None) -> None:
-        """purpose: comes back with the reply, so that nothing has to be kept for it."""
+    def request(
+        self, purpose: str, method: str, path: str, body: Frame | None = None, without: Sequence[str] = ()
+    ) -> None:
+        """purpose: comes back with the reply, so that nothing has to be kept for it. without: names of what
+        the bridge is to leave out of it."""
         self.state.requests += 1
-        given = {} if body is None else {"body": body}
+        given: Frame = {} if body is None else {"body": body}
+        given = {**given, "without": list(without)} if without else given
         self.out.send({"id": f"{self.state.requests}/{purpose}", "method": method, "path": path, **given})
+
+    def ask_for_models(self, purpose: str) -> None:
+        """All providers that are switched on, without what holds their credentials. While they are still
+        loaded, the answer and all requests behind it take a second or two."""
+        self.request(purpose, "GET", "/config/providers", without=PRIVATE)
 
     def wait(self, purpose: str, seconds: float) -> None:
         self.state.requests += 1
@@ -135,6 +147,8 @@ class Turn:
     def given(self, parent: str) -> None:
         """The model is asked with everything up to this message. OpenCode's ids are in order."""
         state = self.state
+        if parent and not state.parent and not state.effort:  # else it was asked before
+            self.ask_for_models("models")
         state.parent = max(state.parent, parent)
         for key, said in list(state.prompts.items()):
             if said.message and said.message <= state.parent:

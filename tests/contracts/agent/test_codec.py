@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import cycle
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from bot.agents.acp.codec import AcpCodec
 from bot.agents.claude.codec import ClaudeCodec
-from bot.agents.codec import Answered, Codec, Decided, Happening, LineBuffer, Lines, State, Step
+from bot.agents.codec import Answered, Codec, Decided, Happening, LineBuffer, Lines, Listing, State, Step
 from bot.agents.codex.codec import CodexCodec
 from bot.agents.opencode.codec import OpenCodeCodec
 from bot.agents.scripted import ScriptedCodec
@@ -270,6 +271,13 @@ def test_every_transcript_has_its_outcome() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_agent_writes_its_key(name: str) -> None:
+    """What it writes goes to a file. Its rigs' keys are all of this form."""
+    told = "".join(str(entry.get("out", "")) for entry in transcript(name))
+    assert not re.search(r"scripted-(?:key-)?0{10}", told)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_outcome(name: str) -> None:
     replay = replayed(name)
     reasons, consumed, deferred = OUTCOMES[name]
@@ -320,6 +328,39 @@ def test_what_waits_for_people_is_answered_or_withdrawn(name: str) -> None:
             open_asks.remove(answer["id"])
         if step.completed:
             assert not open_asks
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_can_be_chosen_is_told_once(name: str) -> None:
+    """As the codec declares: a list is complete for something only where it says that it may be."""
+    replay = replayed(name)
+    offers = [step.offered for step in replay.steps if step.offered]
+    assert len(offers) <= 1
+    for offered in offers:
+        assert len(set(offered.names)) == len(offered.names)
+        assert not offered.complete or replay.codec.capabilities.listing is Listing.ALL
+
+
+# Lists are cut short in transcripts.
+LISTED = {
+    "acp-claude-tools": (
+        ("default", "opus", "fable", "sonnet", "haiku", "claude-sonnet-4-5"),
+        ("",),
+    ),
+    "acp-opencode-tools": (("lab/scripted",), ("",)),
+    "claude-tools": (("default", "opus", "fable", "claude-opus-5-5", "claude-fable-5-2"), ()),
+    "codex-tools": (("gpt-6.1-sol", "gpt-6-astra", "gpt-6-sol"), ()),
+    "opencode-tools": (("lab/scripted",), ("lab/",)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LISTED))
+def test_what_the_real_agent_lists(name: str) -> None:
+    [offered] = [step.offered for step in replayed(name).steps if step.offered]
+    assert (offered.names, offered.complete) == LISTED[name]
+    efforts = {"claude-tools": ("low", "medium", "high"), "codex-tools": ("low", "medium", "high")}
+    if name in efforts:
+        assert offered.efforts_of(offered.names[0]) == efforts[name]
 
 
 @pytest.mark.parametrize("name", NAMES)

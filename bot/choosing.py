@@ -1,0 +1,60 @@
+"""What people choose of agents: checked against what is known of them before anything is woken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bot.agents.codec import Codec, Permissions
+from bot.agents.registry import chosen, doubt, find
+from bot.models import Choice, Offered, Repository, Session
+from bot.ports import Store
+
+MOST_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """doubt: what to tell whoever chose it, "" = nothing."""
+
+    choice: Choice
+    doubt: str = ""
+
+
+class Choosing:
+    """permissions: how careful every agent has to be at least."""
+
+    def __init__(
+        self, store: Store, agents: Mapping[str, Codec], permissions: Permissions = Permissions.AUTO
+    ) -> None:
+        self._store = store
+        self._agents = agents
+        self._permissions = permissions
+
+    async def chosen(
+        self, wanted: Choice, before: Choice, person: int, repository: Repository | None
+    ) -> Chosen:
+        """person: in whose sandbox the agent works. Raises AgentUnknown: see bot.agents.registry.chosen."""
+        agent = wanted.agent or before.agent
+        can = find(self._agents, agent).capabilities
+        offered = None
+        if wanted:
+            offered = await self._offered(agent, person, repository)
+        choice = chosen(self._agents, wanted, before, offered, self._permissions)
+        return Chosen(choice, doubt(can, wanted, choice, offered))
+
+    async def models(self, session: Session) -> str:
+        """Which models the session's agent can be asked for, in words; "" where that is not known."""
+        codec = self._agents.get(session.agent)
+        if codec is None:
+            return ""
+        offered = await self._offered(session.agent, session.owner.id, session.repository)
+        names = codec.capabilities.models or (offered.names if offered else ())
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        return f"{', '.join(names[:MOST_NAMED])}{more}"
+
+    async def _offered(self, agent: str, person: int, repository: Repository | None) -> Offered | None:
+        """A program that is not pinned may have learnt of more since, so that nothing is complete."""
+        version = find(self._agents, agent).capabilities.version
+        known = await self._store.offered(agent, version, person, repository.id if repository else 0)
+        return known if version or known is None else Offered(known.models)

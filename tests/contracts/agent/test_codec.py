@@ -4,43 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import cycle
-from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from bot.agents.acp.codec import AcpCodec
-from bot.agents.claude.codec import ClaudeCodec
-from bot.agents.codec import Answered, Codec, Decided, Happening, LineBuffer, Lines, Listing, State, Step
-from bot.agents.codex.codec import CodexCodec
-from bot.agents.opencode.codec import OpenCodeCodec
-from bot.agents.scripted import ScriptedCodec
-from bot.events import (
-    ApprovalAsked,
-    Event,
-    Question,
-    StopReason,
-    ToolCall,
-    ToolStatus,
-    Unknown,
-    Withdrawn,
-)
-from tests.agents.driven import Entry, happening_of, line_of, load, task_of
-
-TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
-CODECS: dict[str, Codec] = {
-    "acp-claude": AcpCodec("acp-claude", ["claude-agent-acp"]),
-    "acp-opencode": AcpCodec("acp-opencode", ["opencode", "acp"]),
-    "claude": ClaudeCodec(),
-    "codex": CodexCodec(),
-    "opencode": OpenCodeCodec(model="lab/scripted"),
-    "scripted": ScriptedCodec(["scripted"]),
-}
-NAMES = sorted(path.stem for path in TRANSCRIPTS.glob("*.jsonl"))
+from bot.agents.codec import Answered, Decided, Lines, Listing
+from bot.events import ApprovalAsked, Question, StopReason, ToolCall, ToolStatus, Withdrawn
+from tests.agents.driven import happening_of
+from tests.agents.replay import CODECS, NAMES, Replay, replayed, storable, transcript
 
 END, ERROR, CANCELLED = StopReason.END, StopReason.ERROR, StopReason.CANCELLED
 
@@ -181,91 +151,6 @@ OUTCOMES = {
 }
 
 
-def codec_of(name: str) -> Codec:
-    """The codec of a transcript, which begins with its agent's name."""
-    return next(codec for agent, codec in CODECS.items() if name.startswith(f"{agent}-"))
-
-
-@dataclass
-class Replay:
-    """A transcript given to a codec again, with a driver's bookkeeping."""
-
-    codec: Codec
-    state: State = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
-
-    def begin(self, entry: Entry) -> None:
-        self.take(self.codec.begin(task_of(entry)))
-
-    def on(self, happening: Happening) -> Step:
-        # As it comes back from a store.
-        state = json.loads(json.dumps(self.state))
-        step = self.codec.on(state, happening)
-        assert step == self.codec.on(state, happening), "not pure"
-        self.take(step)
-        return step
-
-    def take(self, step: Step) -> None:
-        self.state = step.state
-        self.steps.append(step)
-
-    @property
-    def events(self) -> list[Event]:
-        return [event for step in self.steps for event in step.events]
-
-    def inputs(self, fate: str) -> list[int]:
-        return [input for step in self.steps for input in getattr(step, fate)]
-
-    @property
-    def reasons(self) -> list[StopReason]:
-        return [step.completed.reason for step in self.steps if step.completed]
-
-
-def transcript(name: str) -> list[Entry]:
-    return load(TRANSCRIPTS / f"{name}.jsonl")
-
-
-def replayed(name: str, entries: Sequence[Entry] | None = None) -> Replay:
-    replay = Replay(codec_of(name))
-    first, *rest = transcript(name) if entries is None else entries
-    replay.begin(first)
-    for entry in rest:
-        replay.on(happening_of(entry))
-    return replay
-
-
-def lines_of(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """The entries after the first, in runs: lines of stdout together, anything else alone."""
-    runs: list[list[Entry]] = []
-    for entry in entries[1:]:
-        is_line = "out" in entry or "raw" in entry
-        if is_line and runs and ("out" in runs[-1][0] or "raw" in runs[-1][0]):
-            runs[-1].append(entry)
-        else:
-            runs.append([entry])
-    return runs
-
-
-def storable(replay: Replay) -> None:
-    """Whatever came in, what comes out can be stored and stays small."""
-    for event in replay.events:
-        text = json.dumps(asdict(event), ensure_ascii=False)
-        text.encode()
-        assert not any("\x00" in part for part in _strings(asdict(event)))
-        assert len(text) < 80_000
-    assert len(json.dumps(replay.state)) < 80_000
-
-
-def _strings(value: object) -> list[str]:
-    if isinstance(value, dict | list | tuple):
-        parts = value.values() if isinstance(value, dict) else value
-        return [text for part in parts for text in _strings(part)]
-    return [value] if isinstance(value, str) else []
-
-
-names = st.sampled_from(NAMES)
-
-
 def test_every_transcript_has_its_outcome() -> None:
     assert sorted(OUTCOMES) == NAMES
 
@@ -310,7 +195,7 @@ def test_what_waits_for_people_is_answered_or_withdrawn(name: str) -> None:
     """Nothing is open any more when the turn is over, and what was asked once is not asked again."""
     open_asks: set[str] = set()
     ever: set[str] = set()
-    replay = Replay(codec_of(name))
+    replay = Replay.of(name)
     first, *rest = transcript(name)
     replay.begin(first)
     for entry in rest:
@@ -377,112 +262,11 @@ def test_the_state_stays_small(name: str) -> None:
     assert max(sizes) < 2_000
 
 
-@given(names, st.lists(st.integers(1, 3000), min_size=1, max_size=40))
-@settings(max_examples=60, deadline=None)
-def test_the_same_events_whatever_the_chunking(name: str, sizes: list[int]) -> None:
-    entries = transcript(name)
-    replay = Replay(codec_of(name))
-    replay.begin(entries[0])
-    cuts = cycle(sizes)
-    buffer = LineBuffer()
-    for run in lines_of(entries):
-        if "out" not in run[0] and "raw" not in run[0]:
-            replay.on(happening_of(run[0]))
-            continue
-        data = b"".join(line_of(entry) + b"\n" for entry in run)
-        while data:
-            size = next(cuts)
-            if lines := buffer.feed(data[:size]):
-                replay.on(Lines(lines))
-            data = data[size:]
-    whole = replayed(name)
-    assert replay.events == whole.events
-    assert replay.state == whole.state
-
-
-@given(names, st.data())
-@settings(max_examples=60, deadline=None)
-def test_an_unknown_frame_is_kept_and_changes_nothing_else(name: str, data: st.DataObject) -> None:
-    entries = transcript(name)
-    at = data.draw(st.integers(1, len(entries)))
-    odd: Entry = data.draw(
-        st.sampled_from(
-            [
-                {"out": {"type": "from_tomorrow", "session_id": "s", "more": [1, {"a": None}]}},
-                {"out": {"no": "type"}},
-                {"raw": "Segmentation fault"},
-                {"raw": '{"type": "assistant", "message": {"content": [{"type": "te'},
-                {"raw": "[1, 2, 3]"},
-                {"raw": "\xff\xfe\x00"},
-            ]
-        )
-    )
-    with_it = replayed(name, [*entries[:at], odd, *entries[at:]])
-    without = replayed(name)
-    unknown = [event for event in with_it.events if isinstance(event, Unknown)]
-    assert len(unknown) == 1 + sum(isinstance(event, Unknown) for event in without.events)
-    assert [event for event in with_it.events if not isinstance(event, Unknown)] == [
-        event for event in without.events if not isinstance(event, Unknown)
-    ]
-    assert with_it.state == without.state
-
-
-ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def mutated(value: object, data: st.DataObject, depth: int = 0) -> object:
-    """One part of a frame replaced by anything, or left out."""
-    if isinstance(value, dict) and value and (depth < 2 or data.draw(st.booleans())):
-        key = data.draw(st.sampled_from(sorted(value)))
-        if data.draw(st.integers(0, 4)) == 0:
-            return {name: item for name, item in value.items() if name != key}
-        return {**value, key: mutated(value[key], data, depth + 1)}
-    if isinstance(value, list) and value and data.draw(st.booleans()):
-        return [mutated(value[0], data, depth + 1), *value[1:]]
-    return data.draw(ANYTHING)
-
-
-@given(names, st.data())
-@settings(max_examples=150, deadline=None)
-def test_corrupt_frames_never_raise(name: str, data: st.DataObject) -> None:
-    entries = transcript(name)
-    outs = [index for index, entry in enumerate(entries) if "out" in entry]
-    for at in data.draw(st.lists(st.sampled_from(outs), min_size=1, max_size=6)):
-        entries[at] = {"out": mutated(entries[at]["out"], data)}
-    storable(replayed(name, entries))
-
-
-@given(names, st.data())
-@settings(max_examples=60, deadline=None)
-def test_corrupt_bytes_never_raise(name: str, data: st.DataObject) -> None:
-    entries = transcript(name)
-    outs = [index for index, entry in enumerate(entries) if "out" in entry]
-    for at in data.draw(st.lists(st.sampled_from(outs), min_size=1, max_size=4)):
-        line = bytearray(line_of(entries[at]))
-        where = data.draw(st.integers(0, len(line) - 1))
-        line[where : where + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8)).replace(
-            b"\n", b""
-        )
-        entries[at] = {"raw": bytes(line).decode("latin-1")}
-    storable(replayed(name, entries))
-
-
-@given(names, st.binary(max_size=400))
-@settings(max_examples=60, deadline=None)
-def test_noise_never_raises(name: str, noise: bytes) -> None:
-    replay = replayed(name)
-    replay.on(Lines(tuple(noise.split(b"\n"))))
-    storable(replay)
-
-
 def test_deep_and_long_lines_never_raise() -> None:
-    for codec in CODECS.values():
-        replay = Replay(codec)
-        replay.begin(transcript(f"{codec.name}-tools")[0])
+    for agent in CODECS:
+        name = f"{agent}-tools"
+        replay = Replay.of(name)
+        replay.begin(transcript(name)[0])
         deep = b'{"type":' + b"[" * 100_000
         number = b'{"type": "result", "total_cost_usd": ' + b"9" * 10_000 + b"}"
         wide = json.dumps({"type": "text", "text": "word " * 400_000}).encode()

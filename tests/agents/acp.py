@@ -22,14 +22,19 @@ from tests.agents.playing import (
     CACHE,
     COMMAND,
     LONG_COMMAND,
+    PICTURE,
     PLANNING,
+    STEER,
+    TROUBLE,
     UNATTENDED,
     Rig,
     Scenario,
     approved,
     asked,
     denied,
+    in_trouble,
     program,
+    prompt,
     steered,
     steered_in_its_last_words,
     stopped_and_continued,
@@ -45,6 +50,7 @@ MODEL = "claude-sonnet-4-5"
 HELLO: Script = [Reply("Hello from the scripted model.")]
 TALK: Script = [Reply("It is a long story. " * 20, pause=0.06)]
 REFUSALS: Mapping[str, Script] = {
+    **TROUBLE,
     "error": [Refusal(400, "the scripted model refuses")],
     "unauthorised": [Refusal(401, "invalid x-api-key", "authentication_error")],
 }
@@ -53,6 +59,11 @@ REFUSALS: Mapping[str, Script] = {
 def sub_agent(script: str) -> Tool:
     given = {"description": "Look around", "prompt": f"[[script:{script}]] look around"}
     return Tool("Agent", {**given, "subagent_type": "general-purpose"})
+
+
+def opencode_agent(script: str) -> Tool:
+    given = {"description": "Look around", "prompt": f"[[script:{script}]] look around"}
+    return Tool("task", {**given, "subagent_type": "general"})
 
 
 def shell(command: str) -> Tool:
@@ -158,6 +169,13 @@ def killed_in_a_tool(files: str) -> Scenario:
     return Scenario("[[script:slow]] take long", play)
 
 
+async def steered_while_it_waits(agent: DrivenAgent) -> None:
+    """Of what its sub-agent does, and what that asks for, this one says nothing."""
+    await agent.until_running("Look around")
+    agent.steer(prompt(STEER, 2))
+    await to_its_end(agent)
+
+
 def patient(scenario: Scenario) -> Scenario:
     """For an agent that takes long to start: in a new home OpenCode makes its database first."""
 
@@ -170,6 +188,7 @@ def patient(scenario: Scenario) -> Scenario:
 
 # The common ones; a rig adds its own, and leaves out what its agent cannot do.
 SCENARIOS: Mapping[str, Scenario] = {
+    **in_trouble(),
     "tools": Scenario("[[script:tools]] change a file", to_its_end),
     "steer": Scenario("[[script:steer]] take your time", steered),
     "steer-last": Scenario("[[script:talk]] tell a story", steered_in_its_last_words("agent_message_chunk")),
@@ -178,12 +197,15 @@ SCENARIOS: Mapping[str, Scenario] = {
     "stop-at-once": Scenario("[[script:slow]] take long", stopped_at_once),
     "resumed": Scenario("[[script:hello]] You were interrupted.", to_its_end, before="killed"),
     "error": Scenario("[[script:error]] fail", to_its_end),
+    "limited": Scenario("[[script:limited]] fail", to_its_end),
     "unauthorised": Scenario("[[script:unauthorised]] fail", to_its_end),
     "approved": Scenario("[[script:touch]] touch it", approved, options=ASKING),
     "denied": Scenario("[[script:touch]] touch it", denied, options=ASKING),
     "withdrawn": Scenario("[[script:touch]] touch it", withdrawn, options=ASKING),
     "unattended": Scenario("[[script:touch]] touch it", to_its_end, options=UNATTENDED),
     "long": Scenario("[[script:long]] read much", to_its_end, recorded=False),
+    "half-a-line": Scenario("[[script:steer]] take your time", steered, recorded=False, restarts=True),
+    "picture": PICTURE,
     "garbage": Scenario("[[script:steer]] take your time", with_garbage),
     "plan": Scenario("[[script:plan]] plan", to_its_end),
     "planned": Scenario("[[script:planned]] plan it", approved, options=PLANNING),
@@ -238,6 +260,9 @@ OPENCODE_SCRIPTS: Mapping[str, Script] = {
         Reply("Touched."),
     ],
     "long": [Reply("Much to read.", (shell(LONG_COMMAND),)), Reply("Read it.")],
+    "limited": [Refusal(429, "You exceeded your current quota, check your plan.", "insufficient_quota")],
+    "delegate": [Reply("Somebody else looks.", (opencode_agent("helper"),)), Reply("They looked.")],
+    "helper": [Reply("Looking.", (shell("sleep 61"),)), Reply("I looked around.")],
     "plan": [
         Reply("A plan first.", (todos("pending", "pending"),)),
         Reply("", (todos("completed", "in_progress"),)),
@@ -246,7 +271,7 @@ OPENCODE_SCRIPTS: Mapping[str, Script] = {
 }
 
 
-def opencode_codec(model: ModelServer) -> AcpCodec:
+def opencode_codec(model: ModelServer, *, key: str = "scripted-key-0000000000") -> AcpCodec:
     """It is told to ask, and what may be done is decided request by request. A question of its own would
     hang its turn over ACP, so it is not offered to the model."""
     scripted = {"limit": {"context": 200_000, "output": 8192}, "cost": {"input": 3, "output": 15}}
@@ -274,7 +299,7 @@ def opencode_codec(model: ModelServer) -> AcpCodec:
     }
     command = (program("opencode") or "opencode", "acp")
     able = replace(GENERIC, questions=False)
-    secrets = {"LAB_KEY": "scripted-key-0000000000"}
+    secrets = {"LAB_KEY": key} if key else {}
     return AcpCodec("acp-opencode", command, env=env, secrets=secrets, capabilities=able)
 
 
@@ -283,7 +308,6 @@ CLAUDE = Rig(
     {
         **SCENARIOS,
         "killed": killed_in_a_tool(".claude/projects/*/*.jsonl"),
-        "limited": Scenario("[[script:limited]] fail", to_its_end),
         "logged-out": Scenario(
             "[[script:hello]] hello", to_its_end, codec=lambda model: claude_codec(model, key="")
         ),
@@ -297,7 +321,15 @@ CLAUDE = Rig(
     lambda: program("claude-agent-acp") and program("claude"),
 )
 
-OPENCODE_SCENARIOS = {**SCENARIOS, "killed": killed_in_a_tool(".local/share/opencode/opencode.db*")}
+OPENCODE_SCENARIOS = {
+    **SCENARIOS,
+    "killed": killed_in_a_tool(".local/share/opencode/opencode.db*"),
+    # It asks without a credential, and hears what the API says to that.
+    "logged-out": Scenario(
+        "[[script:unauthorised]] hello", to_its_end, codec=lambda model: opencode_codec(model, key="")
+    ),
+    "steer-delegated": Scenario("[[script:delegate]] let somebody look", steered_while_it_waits),
+}
 
 OPENCODE = Rig(
     "acp-opencode",

@@ -17,13 +17,16 @@ from tests.agents.playing import (
     ASKING,
     COMMAND,
     LONG_COMMAND,
+    PICTURE,
     PLANNING,
+    TROUBLE,
     UNATTENDED,
     Rig,
     Scenario,
     approved,
     asked,
     denied,
+    in_trouble,
     program,
     steered,
     steered_in_its_last_words,
@@ -42,6 +45,7 @@ KEY = "sk-ant-scripted-0000000000"
 PLAN_FILE = Seen(r"/[^\s\"\\]*/\.claude/plans/[\w-]+\.md")
 
 SCRIPTS: Mapping[str, Script] = {
+    **TROUBLE,
     "hello": [Reply("Hello from the scripted model.")],
     "tools": [
         Reply("I write a file first.", (bash(COMMAND),), "A file."),
@@ -181,6 +185,7 @@ def _command() -> tuple[str, ...]:
 
 
 SCENARIOS: Mapping[str, Scenario] = {
+    **in_trouble(impatient),
     "tools": Scenario("[[script:tools]] change a file", to_its_end),
     "steer": Scenario("[[script:steer]] take your time", steered),
     "steer-last": Scenario("[[script:talk]] tell a story", steered_in_its_last_words("text_delta")),
@@ -201,6 +206,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "question": Scenario("[[script:ask]] ask me", to_its_end),
     "planned": Scenario("[[script:lay-out]] make a file", approved, options=PLANNING),
     "long": Scenario("[[script:long]] say much", to_its_end, recorded=False),
+    "half-a-line": Scenario("[[script:steer]] take your time", steered, recorded=False, restarts=True),
+    "picture": PICTURE,
     "garbage": Scenario("[[script:steer]] take your time", with_garbage, recorded=False),
     "plan": Scenario("[[script:plan]] plan", to_its_end),
     "delegated": Scenario("[[script:delegate]] let somebody look", to_its_end),

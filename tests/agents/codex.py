@@ -16,7 +16,9 @@ from tests.agents.playing import (
     ASKING,
     COMMAND,
     LONG_COMMAND,
+    PICTURE,
     PLANNING,
+    TROUBLE,
     UNATTENDED,
     Options,
     Rig,
@@ -24,6 +26,7 @@ from tests.agents.playing import (
     approved,
     asked,
     denied,
+    in_trouble,
     program,
     steered,
     steered_in_its_last_words,
@@ -65,6 +68,7 @@ def leave_running(command: str) -> Tool:
 
 
 SCRIPTS: Mapping[str, Script] = {
+    **TROUBLE,
     "hello": [Reply("Hello from the scripted model.")],
     "tools": [
         Reply("I write a file first.", (shell(COMMAND),), "A file."),
@@ -180,6 +184,13 @@ def codec(model: ModelServer) -> CodexCodec:
     return CodexCodec(api_key=KEY, base_url=f"{model.url}/v1", model=MODEL, command=_command())
 
 
+def impatient(model: ModelServer) -> CodexCodec:
+    """It does not try thirty times."""
+    few = [f"model_providers.sandpiper.{name}_max_retries=1" for name in ("request", "stream")]
+    command = (*_command(), *(word for setting in few for word in ("-c", setting)))
+    return CodexCodec(api_key=KEY, base_url=f"{model.url}/v1", model=MODEL, command=command)
+
+
 def logged_out(model: ModelServer) -> CodexCodec:
     return CodexCodec(base_url=f"{model.url}/v1", model=MODEL, command=_command())
 
@@ -189,6 +200,7 @@ def _command() -> tuple[str, ...]:
 
 
 SCENARIOS: Mapping[str, Scenario] = {
+    **in_trouble(impatient),
     "tools": Scenario("[[script:tools]] change a file", to_its_end),
     "steer": Scenario("[[script:steer]] take your time", steered),
     "steer-last": Scenario("[[script:talk]] tell a story", steered_in_its_last_words("agentMessage/delta")),
@@ -210,6 +222,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "planned": Scenario("[[script:lay-out]] make a file", approved, options=PLANNING),
     "replanned": Scenario("[[script:lay-out]] make a file", plan_refused_then_approved, options=PLANNING),
     "long": Scenario("[[script:long]] say much", to_its_end, recorded=False),
+    "half-a-line": Scenario("[[script:steer]] take your time", steered, recorded=False, restarts=True),
+    "picture": PICTURE,
     "garbage": Scenario("[[script:steer]] take your time", with_garbage),
     "plan": Scenario("[[script:plan]] plan", to_its_end),
     "delegated": Scenario("[[script:delegate]] let somebody look", to_its_end),

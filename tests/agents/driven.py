@@ -41,7 +41,11 @@ Entry = dict[str, Any]
 
 @dataclass
 class DrivenAgent:
-    """Use `async with DrivenAgent.started(codec, task) as agent:`. Waits have a deadline in seconds."""
+    """Use `async with DrivenAgent.started(codec, task) as agent:`. Waits have a deadline in seconds.
+
+    again: the bot is started again in the middle of each line, with a codec that this makes: it goes on
+    from the stored state, and reads on from the stored offset.
+    """
 
     codec: Codec
     task: Task
@@ -51,13 +55,19 @@ class DrivenAgent:
     steps: list[Step] = field(default_factory=list)
     state: State = field(default_factory=dict)
     stderr: bytes = b""
+    spool: bytearray = field(default_factory=bytearray)  # its stdout, as a supervisor keeps it
+    again: Callable[[], Codec] | None = None
     deadline: float = 60.0
+    _lines: LineBuffer = field(default_factory=LineBuffer)
+    _heard: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _started_at: float = field(default_factory=time.monotonic)
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def started(cls, codec: Codec, task: Task) -> AsyncIterator[DrivenAgent]:
+    async def started(
+        cls, codec: Codec, task: Task, again: Callable[[], Codec] | None = None
+    ) -> AsyncIterator[DrivenAgent]:
         launch = codec.launch(task)
         known = {"PATH": os.environ["PATH"], "HOME": task.home, "SANDPIPER_PROGRAMS": str(PROGRAMS)}
         env = {**known, **launch.env, **launch.secrets}
@@ -70,7 +80,7 @@ class DrivenAgent:
             env=env,
             start_new_session=True,
         )
-        agent = cls(codec, task, process)
+        agent = cls(codec, task, process, again=again)
         reading = asyncio.create_task(agent._read())
         complaining = asyncio.create_task(agent._read_stderr())
         try:
@@ -95,9 +105,10 @@ class DrivenAgent:
     def answer(self, id: str, text: str, reason: str = "") -> None:
         self._on({"answer": {"id": id, "text": text, "reason": reason}}, Answered(id, text, reason))
 
-    def hear(self, line: bytes) -> None:
-        """A line that stands among those of the program, as when something else writes to its stdout."""
-        self._on(line_entry(line), Lines((line,)))
+    def write_to_its_stdout(self, line: bytes) -> None:
+        """As something else does that has got hold of it: a library, a child, a crash reporter."""
+        with Path(f"/proc/{self.process.pid}/fd/1").open("wb", buffering=0) as stdout:
+            stdout.write(line + b"\n")
 
     def kill(self) -> None:
         """With all that it started, which would outlive it otherwise, in groups of its own even."""
@@ -208,12 +219,22 @@ class DrivenAgent:
 
     async def _read(self) -> None:
         assert self.process.stdout is not None
-        buffer = LineBuffer()
         while data := await self.process.stdout.read(65536):
-            for line in buffer.feed(data):
-                self._on(line_entry(line), Lines((line,)))
+            self.spool += data
+            while self.again and (end := self.spool.find(b"\n", self._lines.offset)) >= 0:
+                start = self._lines.offset
+                self._hear((start + end) // 2)
+                self.codec, self._lines, self._heard = self.again(), LineBuffer(offset=start), start
+                self._hear(end + 1)
+            self._hear(len(self.spool))
         code = await self.process.wait()
         self._on({"exited": code}, Exited(code, self.stderr.decode(errors="replace")[-4000:]))
+
+    def _hear(self, end: int) -> None:
+        data = bytes(self.spool[self._heard : end])
+        self._heard += len(data)
+        for line in self._lines.feed(data):
+            self._on(line_entry(line), Lines((line,)))
 
     async def _read_stderr(self) -> None:
         assert self.process.stderr is not None

@@ -18,8 +18,10 @@ from tests.agents.playing import (
     ASKING,
     COMMAND,
     LONG_COMMAND,
+    PICTURE,
     PLANNING,
     STEER,
+    TROUBLE,
     UNATTENDED,
     Options,
     Play,
@@ -28,6 +30,7 @@ from tests.agents.playing import (
     approved,
     asked,
     denied,
+    in_trouble,
     program,
     prompt,
     steered,
@@ -81,6 +84,7 @@ def task(script: str) -> Tool:
 
 
 SCRIPTS: Mapping[str, Script] = {
+    **TROUBLE,
     "hello": [Reply("Hello from the scripted model.")],
     "tools": [
         Reply("I write a file first.", (bash(COMMAND),), "A file."),
@@ -189,6 +193,7 @@ def codec_without_a_credential(model: ModelServer) -> OpenCodeCodec:
 
 
 SCENARIOS: Mapping[str, Scenario] = {
+    **in_trouble(partial(codec, patience=1.0)),
     "tools": Scenario("[[script:tools]] change a file", to_its_end),
     "steer": Scenario("[[script:steer]] take your time", steered),
     "steer-last": Scenario("[[script:talk]] tell a story", steered_in_its_last_words("message.part.delta")),
@@ -212,6 +217,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "planned": Scenario("[[script:planned]] touch it", approved, options=PLANNING),
     "effort": Scenario("[[script:hello]] think", to_its_end, options=Options(effort="high")),
     "long": Scenario("[[script:long]] be long", to_its_end, recorded=False),
+    "half-a-line": Scenario("[[script:steer]] take your time", steered, recorded=False, restarts=True),
+    "picture": PICTURE,
     "garbage": Scenario("[[script:steer]] take your time", with_garbage),
     "delegated": Scenario("[[script:delegate]] let somebody look", to_its_end),
     "steer-delegated": Scenario("[[script:delegate-slow]] let somebody look", steered),

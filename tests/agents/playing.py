@@ -20,6 +20,10 @@ tools); what they lead to, and the plays, are the same:
 | error | auto | Refusal(400, …) | to_its_end |
 | unauthorised | auto | Refusal(401, …) of the kind that a wrong key gets | to_its_end |
 | limited | auto | Refusal(429, …) of the kind that a spent account gets | to_its_end |
+| rate-limited | auto | Refusal(429, …, retry_after=1), for ever | to_its_end |
+| rate-limited-once | auto | the same once, then some words | to_its_end |
+| failing | auto | Refusal(500, …) | to_its_end |
+| failing-once | auto | the same once, then some words | to_its_end |
 | logged-out | auto | never asked: `codec` of the scenario has no credential | to_its_end |
 | approved | ask, answerable | runs `touch asked.txt`, last words | approved |
 | denied | ask, answerable | the same | denied |
@@ -29,7 +33,9 @@ tools); what they lead to, and the plays, are the same:
 | question | auto, not answerable | the same | to_its_end |
 | planned | plan, answerable | lays out a plan by the agent's own means, then `touch asked.txt` | approved |
 | long | auto | runs LONG_COMMAND (5 MB of output), last words | to_its_end |
+| picture | auto | some words; its prompt comes with a picture | to_its_end |
 | garbage | auto | as `steer` | with_garbage |
+| half-a-line | auto | as `steer` | steered, with `restarts` |
 | delegated | auto | a sub-agent runs a command | to_its_end |
 | steer-delegated | auto | a sub-agent runs `sleep 61` | steered |
 | plan | auto | sets a plan of two entries, "Read the code" and "Mend it" | to_its_end |
@@ -45,12 +51,12 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bot.agents.codec import Codec, Permissions, Prompt, Task
 from tests.agents.driven import DrivenAgent
-from tests.agents.model.script import Script
+from tests.agents.model.script import Refusal, Reply, Script
 from tests.agents.model.server import ModelServer
 
 CACHE = Path.home() / ".cache/sandpiper/agents"
@@ -91,14 +97,17 @@ PLANNING = Options(Permissions.PLAN, answerable=True)
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """before: the scenario whose conversation this one resumes. codec: one of its own, not the rig's.
-    recorded: False for one whose transcript would be large or tell nothing new."""
+    recorded: False for one whose transcript would be large or tell nothing new. restarts: the bot is
+    started again in the middle of each line that it reads."""
 
     prompt: str
     play: Play
     before: str = ""
+    pictures: tuple[str, ...] = ()
     options: Options = field(default_factory=Options)
     codec: Callable[[ModelServer], Codec] | None = None
     recorded: bool = True
+    restarts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +213,35 @@ async def with_garbage(agent: DrivenAgent) -> None:
     """Its stdout has lines in the middle that are not its own."""
     await agent.until_running("sleep")
     for line in GARBAGE:
-        agent.hear(line)
+        agent.write_to_its_stdout(line)
     await to_its_end(agent)
+
+
+# A picture of one red point.
+PIXEL = Path(__file__).with_name("pixel.png")
+
+PICTURE = Scenario("[[script:hello]] what is it?", to_its_end, pictures=(str(PIXEL),), recorded=False)
+
+RATE_LIMIT = Refusal(429, "Rate limit reached, try again in 1s", "rate_limit_error", retry_after=1)
+FAILURE = Refusal(500, "Internal server error", "api_error")
+AT_LAST = Reply("Hello at last.")
+# The model's API in trouble, whichever it is.
+TROUBLE: Mapping[str, Script] = {
+    "rate-limited": [RATE_LIMIT],
+    "rate-limited-once": [replace(RATE_LIMIT, times=1), AT_LAST],
+    "failing": [FAILURE],
+    "failing-once": [replace(FAILURE, times=1), AT_LAST],
+}
+
+
+def in_trouble(impatient: Callable[[ModelServer], Codec] | None = None) -> Mapping[str, Scenario]:
+    """impatient: an agent that does not try for minutes, where it is in trouble for ever."""
+    return {
+        "rate-limited": Scenario("[[script:rate-limited]] go", to_its_end, codec=impatient),
+        "rate-limited-once": Scenario("[[script:rate-limited-once]] go", to_its_end),
+        "failing": Scenario("[[script:failing]] go", to_its_end, codec=impatient),
+        "failing-once": Scenario("[[script:failing-once]] go", to_its_end),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +285,11 @@ class Place:
 
 @contextlib.asynccontextmanager
 async def played(
-    codec: Codec, scenarios: Mapping[str, Scenario], name: str, place: Place
+    codec: Codec,
+    scenarios: Mapping[str, Scenario],
+    name: str,
+    place: Place,
+    again: Callable[[], Codec] | None = None,
 ) -> AsyncIterator[DrivenAgent]:
     """The agent that has gone through a scenario (and through the one before it, in another process)."""
     scenario = scenarios[name]
@@ -257,8 +297,9 @@ async def played(
     if scenario.before:
         async with played(codec, scenarios, scenario.before, place) as earlier:
             token = earlier.resume_token
-    task = place.task(prompt(scenario.prompt, 1), token, scenario.options)
-    async with DrivenAgent.started(codec, task) as agent:
+    first = replace(prompt(scenario.prompt, 1), images=scenario.pictures)
+    task = place.task(first, token, scenario.options)
+    async with DrivenAgent.started(codec, task, again) as agent:
         await scenario.play(agent)
         yield agent
 
@@ -267,5 +308,7 @@ def played_by(
     rig: Rig, name: str, model: ModelServer, place: Place
 ) -> contextlib.AbstractAsyncContextManager[DrivenAgent]:
     """The same, with the codec that the rig has for this scenario."""
-    make = rig.scenarios[name].codec or rig.codec
-    return played(make(model), rig.scenarios, name, place)
+    scenario = rig.scenarios[name]
+    make = scenario.codec or rig.codec
+    again = (lambda: make(model)) if scenario.restarts else None
+    return played(make(model), rig.scenarios, name, place, again)

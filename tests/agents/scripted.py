@@ -12,6 +12,7 @@ from tests.agents.model.server import ModelServer
 from tests.agents.playing import (
     ANSWERABLE,
     ASKING,
+    LONG_COMMAND,
     UNATTENDED,
     Rig,
     Scenario,
@@ -51,6 +52,10 @@ SCENARIOS: Mapping[str, Scenario] = {
     "asked": Scenario("!ask Which colour? | Red | Blue", asked, options=ANSWERABLE),
     "question": Scenario("!ask Which colour? | Red | Blue", to_its_end),
     "error": Scenario("!fail the model is on holiday", to_its_end),
+    "long": Scenario(f"!run {LONG_COMMAND}\n!answer That was long.", to_its_end, recorded=False),
+    "half-a-line": Scenario(
+        "!run sleep 0.3\n!say after\n!answer All done.", steered, recorded=False, restarts=True
+    ),
     "garbage": Scenario("!garbage\n!plan a; b\n!answer Still here.", to_its_end),
 }
 

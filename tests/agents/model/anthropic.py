@@ -18,7 +18,7 @@ from tests.agents.model.script import (
     Position,
     Refusal,
     Reply,
-    Script,
+    Scripts,
     Tool,
     Turn,
     pieces,
@@ -33,12 +33,14 @@ async def count_tokens(request: Request) -> Response:
     return JSONResponse({"input_tokens": TOKENS_IN})
 
 
-def messages(body: Body, scripts: Mapping[str, Script]) -> Response:
+def messages(body: Body, scripts: Scripts) -> Response:
     position = _position(body["messages"])
-    reply = position.reply(scripts)
+    reply = scripts.reply(position)
     if isinstance(reply, Refusal):
         error = {"type": reply.type, "message": reply.message}
-        return JSONResponse({"type": "error", "error": error}, status_code=reply.status)
+        return JSONResponse(
+            {"type": "error", "error": error}, status_code=reply.status, headers=reply.headers
+        )
     message = _message(body, Turn(position, body["messages"]), reply)
     if not body.get("stream"):
         return JSONResponse(message)

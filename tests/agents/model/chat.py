@@ -17,18 +17,18 @@ from tests.agents.model.script import (
     Position,
     Refusal,
     Reply,
-    Script,
+    Scripts,
     Turn,
     pieces,
 )
 
 
-def completions(body: Body, scripts: Mapping[str, Script]) -> Response:
+def completions(body: Body, scripts: Scripts) -> Response:
     position = _position(body["messages"])
-    reply = position.reply(scripts)
+    reply = scripts.reply(position)
     if isinstance(reply, Refusal):
         error = {"message": reply.message, "type": reply.type, "code": None}
-        return JSONResponse({"error": error}, status_code=reply.status)
+        return JSONResponse({"error": error}, status_code=reply.status, headers=reply.headers)
     turn = Turn(position, body["messages"])
     frame = {"id": f"chatcmpl-{turn.nonce}", "object": "chat.completion.chunk", "created": 0}
     frame["model"] = body.get("model", "scripted")

@@ -17,7 +17,7 @@ from tests.agents.model.script import (
     Position,
     Refusal,
     Reply,
-    Script,
+    Scripts,
     Seen,
     Tool,
     Turn,
@@ -58,13 +58,13 @@ def code(javascript: str) -> Tool:
     return Tool("exec", {FREEFORM: javascript})
 
 
-def responses(body: Body, scripts: Mapping[str, Script]) -> Response:
+def responses(body: Body, scripts: Scripts) -> Response:
     conversation = body["input"]
     position = _position(conversation)
-    reply = position.reply(scripts)
+    reply = scripts.reply(position)
     if isinstance(reply, Refusal):
         error = {"type": reply.type, "code": reply.type, "message": reply.message, "param": None}
-        return JSONResponse({"error": error}, status_code=reply.status)
+        return JSONResponse({"error": error}, status_code=reply.status, headers=reply.headers)
     output = _output(Turn(position, conversation), reply, _namespaces(body))
     return StreamingResponse(_stream(output, reply.pause), media_type="text/event-stream")
 

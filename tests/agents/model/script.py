@@ -1,7 +1,7 @@
 """What the scripted model says, whatever the API that an agent asks it through.
 
 A prompt names its script with `[[script:NAME]]`; the newest such mark counts. Where the script goes on
-is read from the tool-call ids that the agent sends back, so the server keeps nothing between requests:
+is read from the tool-call ids that the agent sends back, so the server keeps nothing of it between requests:
 a resumed or restarted agent meets the same model.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,11 +64,18 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The API's own error."""
+    """The API's own error. times: after so many it goes on with what the script has next; None: never.
+    retry_after: when it says that it may be asked again, in seconds."""
 
     status: int
     message: str
     type: str = "invalid_request_error"
+    times: int | None = None
+    retry_after: int | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
 
 
 Script = Sequence[Reply | Refusal]
@@ -91,9 +99,26 @@ class Position:
         if told and told[1] == self.name:
             self.step = int(told[2]) + 1
 
-    def reply(self, scripts: Mapping[str, Script]) -> Reply | Refusal:
-        script = scripts.get(self.name, [NO_SCRIPT])
-        return script[min(self.step, len(script) - 1)]
+
+@dataclass(slots=True)
+class Scripts:
+    """The scripts of a server, by their names. Of conversations it knows nothing; what it counts is how
+    often it refused, where that passes."""
+
+    given: Mapping[str, Script]
+    refused: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def reply(self, position: Position) -> Reply | Refusal:
+        script = self.given.get(position.name, [NO_SCRIPT])
+        for step in range(min(position.step, len(script) - 1), len(script)):
+            reply = script[step]
+            if not isinstance(reply, Refusal) or reply.times is None:
+                break
+            self.refused[position.name, step] += 1
+            if self.refused[position.name, step] <= reply.times:
+                break
+        position.step = max(position.step, step)
+        return reply
 
 
 @dataclass(slots=True)

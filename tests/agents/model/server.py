@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from handlers.playground.server import LoopbackServer
 from tests.agents.model import anthropic, chat, responses
-from tests.agents.model.script import Body, Refusal, Reply, Script
+from tests.agents.model.script import Body, Refusal, Reply, Script, Scripts
 
 SCRIPTS: dict[str, Script] = {
     "hello": [Reply("Hello from the scripted model.")],
@@ -24,7 +24,7 @@ SCRIPTS: dict[str, Script] = {
 
 LONG_ANSWER = 5  # pieces
 
-Api = Callable[[Body, Mapping[str, Script]], Response]
+Api = Callable[[Body, Scripts], Response]
 
 APIS: Mapping[str, Api] = {
     "/v1/messages": anthropic.messages,
@@ -40,9 +40,11 @@ class ModelServer:
 
     scripts: Mapping[str, Script] = field(default_factory=lambda: SCRIPTS)
     requests: list[Body] = field(default_factory=list)
+    refusals: int = 0
     speaking: int = 0  # long answers that are under way
 
     def __post_init__(self) -> None:
+        self._scripts = Scripts(self.scripts)
         routes = [
             *(Route(path, self._endpoint(api), methods=["POST"]) for path, api in APIS.items()),
             Route("/v1/messages/count_tokens", anthropic.count_tokens, methods=["POST"]),
@@ -71,7 +73,8 @@ class ModelServer:
         async def answer(request: Request) -> Response:
             body = await request.json()
             self.requests.append(body)
-            response = api(body, self.scripts)
+            response = api(body, self._scripts)
+            self.refusals += response.status_code >= 400
             if isinstance(response, StreamingResponse):
                 response.body_iterator = self._counted(response.body_iterator)
             return response

@@ -34,8 +34,8 @@ agents: $(VENV)/dev ## install the real agents that the tests drive, by npm, out
 	@$(BIN)/python -m tests.agents.install
 
 verify: agents ## everything that can be asked of the real agents (some minutes; needs npm)
-	SANDPIPER_TEST_AGENTS=all SANDPIPER_VERIFIED=docs/agents-verified.json \
-		$(BIN)/pytest -q -m live --numprocesses auto $(ARGS)
+	SANDPIPER_TEST_AGENTS=all SANDPIPER_TEST_EXAMPLES=10000 SANDPIPER_VERIFIED=docs/agents-verified.json \
+		$(BIN)/pytest -q -m "live or streams" --numprocesses auto $(ARGS)
 	@$(BIN)/python -m tests.agents.document
 
 bench: $(VENV)/dev ## what the bot adds to a bare server, store and sandbox, as ratios

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,18 +40,33 @@ def pytest_report_header() -> str:
 
 # make verify: which scenario each agent went through, for docs/agents.md.
 VERIFIED = os.environ.get("SANDPIPER_VERIFIED", "")
-OF_AN_AGENT = re.compile(r"tests/contracts/agent/test_(?:live|side_tools)\.py::test_(\w+)\[([\w-]+)\]")
+AGENT = r"(?:acp-)?(?:claude|codex|opencode)|scripted"
+OF_AN_AGENT = re.compile(
+    rf"tests/(?:contracts/agent/test_(?:live|side_tools)|e2e/test_agents_path)\.py::test_(\w+)\[(?:([\w-]+?)-)??({AGENT})\]"
+)
+OF_STREAMS = re.compile(rf"tests/contracts/agent/test_streams\.py::test_\w+\[({AGENT})\]")
 outcomes: dict[str, dict[str, str]] = {}
+examples: Counter[str] = Counter()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed and (of := OF_STREAMS.fullmatch(report.nodeid)):
+        examples[of[1]] += int(dict(report.user_properties)["examples"])
     told = OF_AN_AGENT.fullmatch(report.nodeid)
     if told and (report.when == "call" or report.outcome != "passed"):
         known_failure = hasattr(report, "wasxfail")
-        outcomes.setdefault(told[1], {})[told[2]] = "failed" if known_failure else report.outcome
+        row = f"{told[1]}: {told[2]}" if told[2] else told[1]
+        outcomes.setdefault(row, {})[told[3]] = "failed" if known_failure else report.outcome
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if examples:
+        of_each = ", ".join(f"{agent} {count:,}" for agent, count in sorted(examples.items()))
+        terminalreporter.line(f"recorded streams, cut and broken {examples.total():,} times: {of_each}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if VERIFIED and outcomes and not hasattr(session.config, "workerinput"):
-        text = json.dumps(outcomes, indent=1, sort_keys=True)
+        broken = {"streams, cut and broken": {agent: f"{count:,}" for agent, count in examples.items()}}
+        text = json.dumps(outcomes | broken, indent=1, sort_keys=True)
         Path(VERIFIED).write_text(f"{text}\n")

@@ -271,13 +271,13 @@ OPENCODE_SCRIPTS: Mapping[str, Script] = {
 }
 
 
-def opencode_codec(model: ModelServer, *, key: str = "scripted-key-0000000000") -> AcpCodec:
+def opencode_codec_at(url: str, *, key: str = "scripted-key-0000000000") -> AcpCodec:
     """It is told to ask, and what may be done is decided request by request. A question of its own would
     hang its turn over ACP, so it is not offered to the model."""
     scripted = {"limit": {"context": 200_000, "output": 8192}, "cost": {"input": 3, "output": 15}}
     provider = {
         "npm": "@ai-sdk/openai-compatible",
-        "options": {"baseURL": f"{model.url}/v1", "apiKey": "{env:LAB_KEY}"},
+        "options": {"baseURL": f"{url}/v1", "apiKey": "{env:LAB_KEY}"},
         "models": {"scripted": scripted},
     }
     config = {
@@ -321,12 +321,17 @@ CLAUDE = Rig(
     lambda: program("claude-agent-acp") and program("claude"),
 )
 
+
+def opencode_codec(model: ModelServer) -> AcpCodec:
+    return opencode_codec_at(model.url)
+
+
 OPENCODE_SCENARIOS = {
     **SCENARIOS,
     "killed": killed_in_a_tool(".local/share/opencode/opencode.db*"),
     # It asks without a credential, and hears what the API says to that.
     "logged-out": Scenario(
-        "[[script:unauthorised]] hello", to_its_end, codec=lambda model: opencode_codec(model, key="")
+        "[[script:unauthorised]] hello", to_its_end, codec=lambda model: opencode_codec_at(model.url, key="")
     ),
     "steer-delegated": Scenario("[[script:delegate]] let somebody look", steered_while_it_waits),
 }

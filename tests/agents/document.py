@@ -73,10 +73,13 @@ def _verified(verified: Mapping[str, Mapping[str, str]]) -> str:
         return "Not run since the page was made: `make verify`.\n"
     lines = [["", *agents]]
     for scenario, outcomes in sorted(verified.items()):
-        lines.append(
-            [scenario.replace("_", " "), *(SIGNS.get(outcomes.get(agent, ""), "") for agent in agents)]
-        )
+        lines.append([scenario.replace("_", " "), *(_sign(outcomes.get(agent, "")) for agent in agents)])
     return _table(lines)
+
+
+def _sign(outcome: str) -> str:
+    """How often, where it is a number."""
+    return SIGNS.get(outcome, outcome)
 
 
 def _table(lines: Sequence[Sequence[str]]) -> str:

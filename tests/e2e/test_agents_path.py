@@ -1,23 +1,31 @@
-"""Codex, OpenCode and an ACP agent for real: in a real box, from a Slack thread to a pull request. Only
-their models are scripts."""
+"""Every agent for real: in a real box, from a Slack thread to a pull request, also when the box is stopped
+under it. Only their models are scripts."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from bot.agents.codec import Prompt, Task
+from bot.models import SandboxState
 from handlers.slack.ids import APPROVE_ACTION
-from tests.agents import acp, codex, opencode
+from sandbox.bubblewrap import Options
+from sandbox.isolation import Bubblewrap
+from sandbox.local import LocalProvider
+from tests.agents import acp, claude, codex, opencode
 from tests.agents.model import anthropic, responses
 from tests.agents.model.script import Reply, Tool
 from tests.agents.model.server import ModelServer
 from tests.agents.playing import CACHE
 from tests.e2e.rig import DEV, REPOSITORY, Rig, marker, rig
+
+At = tuple[Rig, ModelServer]
 
 KEY = "sk-scripted-0000000000"
 WRITE = "echo blue > colour.txt && git add -A && git commit -qm 'Say the colour'"
@@ -33,7 +41,38 @@ class Case:
     shell: Callable[[str], Tool]
 
 
+def claude_behind_acp(url: str) -> Mapping[str, object]:
+    bin = CACHE / "node_modules/.bin"
+    return {
+        "command": [str(bin / "node"), str(bin / "claude-agent-acp")],
+        "env": {
+            "ANTHROPIC_BASE_URL": url,
+            "CLAUDE_CODE_EXECUTABLE": str(bin / "claude"),
+            "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+            "IS_SANDBOX": "1",
+        },
+        "secrets": {"ANTHROPIC_API_KEY": KEY},
+    }
+
+
+def opencode_over_acp(url: str) -> Mapping[str, object]:
+    codec = acp.opencode_codec_at(url, key=KEY)
+    launch = codec.launch(Task(Prompt("", ""), "", ""))
+    return {"command": list(launch.argv), "env": dict(launch.env), "secrets": dict(launch.secrets)}
+
+
 CASES = (
+    Case(
+        "claude",
+        claude.RIG.program,
+        lambda url: {
+            "command": [claude.RIG.program() or ""],
+            "base_url": url,
+            "api_key": KEY,
+            "model": claude.MODEL,
+        },
+        anthropic.bash,
+    ),
     Case(
         "codex",
         codex.RIG.program,
@@ -56,23 +95,8 @@ CASES = (
         },
         opencode.bash,
     ),
-    Case(
-        "claude-acp",
-        acp.CLAUDE.program,
-        lambda url: {
-            "command": [
-                str(CACHE / "node_modules/.bin/node"),
-                str(CACHE / "node_modules/.bin/claude-agent-acp"),
-            ],
-            "env": {
-                "ANTHROPIC_BASE_URL": url,
-                "CLAUDE_CODE_EXECUTABLE": str(CACHE / "node_modules/.bin/claude"),
-                "IS_SANDBOX": "1",
-            },
-            "secrets": {"ANTHROPIC_API_KEY": KEY},
-        },
-        anthropic.bash,
-    ),
+    Case("acp-claude", acp.CLAUDE.program, claude_behind_acp, anthropic.bash),
+    Case("acp-opencode", acp.OPENCODE.program, opencode_over_acp, acp.shell),
 )
 
 pytestmark = [
@@ -88,39 +112,69 @@ pytestmark = [
 ]
 
 
-async def test_it_asks_is_steered_and_its_commit_becomes_a_pull_request(tmp_path: Path, case: Case) -> None:
+@asynccontextmanager
+async def at_work(directory: Path, case: Case, command: str, **settings: str) -> AsyncIterator[At]:
+    """The bot with this agent, whose model wants the command to be run before it writes."""
     if case.program() is None:
         pytest.skip(f"{case.name} is not installed: make agents")
     scripts = {
         "colour": [
-            Reply("I look around.", (case.shell("sleep 2; touch looked.txt"),)),
+            Reply("I look around.", (case.shell(command),)),
             Reply("I write it.", (case.shell(WRITE),)),
             Reply("The colour is written down."),
         ]
     }
     async with ModelServer(scripts) as model:
-        settings = {
+        settings |= {
             "SANDPIPER_AGENTS": json.dumps({case.name: case.settings(model.url)}),
             "SANDPIPER_SANDBOX_TOOLS": str(CACHE),
             "SANDPIPER_EGRESS_LOOPBACK": model.url.removeprefix("http://"),
-            "SANDPIPER_PERMISSIONS": "ask",
             "SANDPIPER_DEFAULT_AGENT": case.name,
             "PATH": os.environ["PATH"],
         }
-        async with rig(tmp_path, **settings) as r:
-            root = r.mention("write down the colour [[script:colour]]")
-            await allow(r, root, 1)
-            await soon(r, lambda: "sleep 2" in r.picture(root))
-            steer = r.reply(root, "make it blue")
-            await allow(r, root, 2)
-            await soon(r, lambda: bool(r.finals(root)))
-            (final,) = r.finals(root)
-            assert "The colour is written down." in final.text
-            assert r.reactions(steer) == {"white_check_mark"}
-            assert model.was_told("make it blue")
-            (pull,) = r.github.pull_requests(REPOSITORY)
-            assert "+blue" in await r.github.diff(REPOSITORY, pull.number)
-            assert KEY not in r.log and KEY not in str(r.thread(root))
+        async with rig(directory, **settings) as r:
+            yield r, model
+
+
+async def test_it_asks_is_steered_and_its_commit_becomes_a_pull_request(tmp_path: Path, case: Case) -> None:
+    ask = {"SANDPIPER_PERMISSIONS": "ask"}
+    async with at_work(tmp_path, case, "sleep 2; touch looked.txt", **ask) as (r, model):
+        root = r.mention("write down the colour [[script:colour]]")
+        await allow(r, root, 1)
+        await soon(r, lambda: "sleep 2" in r.picture(root))
+        steer = r.reply(root, "make it blue")
+        await allow(r, root, 2)
+        await soon(r, lambda: bool(r.finals(root)))
+        (final,) = r.finals(root)
+        assert "The colour is written down." in final.text
+        assert r.reactions(steer) == {"white_check_mark"}
+        assert model.was_told("make it blue")
+        (pull,) = r.github.pull_requests(REPOSITORY)
+        assert "+blue" in await r.github.diff(REPOSITORY, pull.number)
+        assert KEY not in r.log and KEY not in str(r.thread(root))
+
+
+async def test_its_box_is_stopped_under_it_and_it_goes_on(tmp_path: Path, case: Case) -> None:
+    """The box is started again, and the second attempt continues the conversation of the first."""
+    async with at_work(tmp_path, case, "sleep 60") as (r, model):
+        root = r.mention("write down the colour [[script:colour]]")
+        await soon(r, lambda: "sleep 60" in r.picture(root))
+        await stop_the_box(r)
+        await soon(r, lambda: bool(r.finals(root)))
+        (final,) = r.finals(root)
+        assert "The colour is written down." in final.text
+        of_both = ("I look around.", "sleep 60", "You were interrupted")
+        assert any(all(words in json.dumps(said) for words in of_both) for said in model.requests)
+        (pull,) = r.github.pull_requests(REPOSITORY)
+        assert "+blue" in await r.github.diff(REPOSITORY, pull.number)
+
+
+async def stop_the_box(r: Rig) -> None:
+    """As whoever runs the machine does; the bot is not told."""
+    provider = LocalProvider(r.directory / "bot" / "sandboxes", Bubblewrap(Options(), allow=()))
+    (box,) = await provider.find({})
+    await box.stop()
+    assert await box.state() is SandboxState.STOPPED
 
 
 async def soon(r: Rig, true: Callable[[], bool]) -> None:

@@ -105,6 +105,11 @@ MORE: dict[str, Script] = {
         Reply("", (_sent_to_touch(run_in_background=True),)),
         Reply("They work in the background."),
     ],
+    "verbose-tests": [
+        Reply("", (bash("yes 'a line that says little' | head -n 4000; ./check"),)),
+        Reply("", (bash("yes 'a line that says little' | head -n 4000; ./check; exit 0"),)),
+        Reply("Tested."),
+    ],
     "tests": [
         Reply("", (bash("./check"),)),
         Reply("", (bash("./check; exit 0"),)),
@@ -260,6 +265,19 @@ async def test_failed_tests_are_in_the_title(model: ModelServer, place: Place) -
             "Ran ./check; exit 0 · 2 failed",
             "Ran exit 3 · exit code 3",
         ]
+
+
+async def test_failed_tests_are_in_the_title_whatever_they_print_before(
+    model: ModelServer, place: Place
+) -> None:
+    (place.work / "check").write_text(CHECK)
+    (place.work / "check").chmod(0o755)
+    task = place.task(prompt("[[script:verbose-tests]] test it", 1))
+    async with DrivenAgent.started(codec(model), task) as agent:
+        await to_its_end(agent)
+        assert [title.partition(" · ")[2] for title, _, _ in ended_tools(agent)] == ["2 failed", "2 failed"]
+        # The model is shown little of it.
+        assert len(json.dumps(model.requests[-1]["messages"])) < 20_000
 
 
 async def test_nothing_of_it_works_on_after_its_end(model: ModelServer, place: Place) -> None:

@@ -170,6 +170,18 @@ def test_large_output_is_told_by_its_size_and_beginning() -> None:
     assert len(call.result) < 900
 
 
+def test_output_of_which_the_model_has_a_preview_is_told_with_its_end() -> None:
+    talk = started()
+    talk.hears(says(uses("t", "Bash", command="pytest")))
+    details = {"stdout": "a test passed\n" * 4_000 + "=== 2 failed, 14 passed in 0.12s ==="}
+    preview = "<persisted-output>\nOutput too large (55KB)…"
+    [call] = calls(talk.hears(gave("t", preview, details=details)))
+    assert call.title == "Ran pytest · 2 failed"
+    assert call.result.startswith("a test passed\n") and call.result.endswith(
+        "2 failed, 14 passed in 0.12s ==="
+    )
+
+
 def test_a_sub_agents_report_is_its_result() -> None:
     talk = started()
     talk.hears(says(uses("t", "Agent", description="Look")))

@@ -54,6 +54,10 @@ QUIET = {
     # done, and a process with a background command does not end when its stdin is closed.
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
     "MCP_TOOL_TIMEOUT": str(LONGEST_CALL * 1000),
+    # How much of a command's output Claude reads, from its beginning on; 150,000 characters is the most it
+    # takes, 30,000 is usual. The model is shown as little of it as before, but from the true end, where
+    # test runners sum up.
+    "BASH_MAX_OUTPUT_LENGTH": "150000",
     # Lets bypassPermissions work for root, which a container's user often is.
     "IS_SANDBOX": "1",
 }

@@ -173,6 +173,9 @@ def outcome(name: str, block: Frame, details: Frame) -> tuple[str, int | None]:
     if size := number(details, "persistedOutputSize"):
         # Claude keeps the whole in a file, and has only the beginning here.
         return f"{size:,} bytes of output, which begin with:\n{string(details, 'stdout')[:_PREVIEW]}", None
+    if text.startswith("<persisted-output>"):
+        # That is a preview for the model, and this is the whole.
+        return string(details, "stdout") or text, None
     return text, None
 
 

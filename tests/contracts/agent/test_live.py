@@ -398,24 +398,27 @@ async def test_garbage_on_its_stdout(rig: Rig, model: ModelServer, place: Place)
 
 
 @pytest.mark.parametrize(
-    ("name", "causes"),
+    ("name", "cause"),
     [
-        ("error", {Cause.MODEL}),
-        ("unauthorised", {Cause.LOGIN}),
-        ("logged-out", {Cause.LOGIN}),
-        ("limited", {Cause.LIMIT}),
-        ("rate-limited", {Cause.LIMIT}),
-        ("failing", {Cause.MODEL}),
+        pytest.param(name, cause, id=name)
+        for name, cause in {
+            "error": Cause.MODEL,
+            "unauthorised": Cause.LOGIN,
+            "logged-out": Cause.LOGIN,
+            "limited": Cause.LIMIT,
+            "rate-limited": Cause.LIMIT,
+            "failing": Cause.MODEL,
+        }.items()
     ],
 )
 async def test_errors_of_the_model(
-    rig: Rig, name: str, causes: set[Cause], model: ModelServer, place: Place
+    rig: Rig, name: str, cause: Cause, model: ModelServer, place: Place
 ) -> None:
     async with went_through(rig, name, model, place) as agent:
         [completed] = agent.completions
         assert completed.reason is StopReason.ERROR
         assert completed.error and completed.text == ""
-        assert rig.name in MODELLESS or completed.cause in causes
+        assert rig.name in MODELLESS or completed.cause is cause
         # The first prompt is not lost: what the agent has not taken is handed back.
         assert sorted(agent.consumed + agent.deferred) == [1]
         assert all("scripted-0" not in str(event) for event in agent.events if isinstance(event, Completed))

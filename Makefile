@@ -33,7 +33,7 @@ test: $(VENV)/dev ## every test (ARGS= is passed on to pytest)
 agents: $(VENV)/dev ## install the real agents that the tests drive, by npm, outside of the checkout
 	@$(BIN)/python -m tests.agents.install
 
-verify: agents ## everything that can be asked of the real agents (some minutes; needs npm)
+verify: agents ## everything that can be asked of the real agents and their codecs (some minutes; needs npm)
 	SANDPIPER_TEST_AGENTS=all SANDPIPER_TEST_EXAMPLES=10000 SANDPIPER_VERIFIED=docs/agents-verified.json \
 		$(BIN)/pytest -q -m "live or streams" --numprocesses auto $(ARGS)
 	@$(BIN)/python -m tests.agents.document

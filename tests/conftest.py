@@ -51,7 +51,7 @@ examples: Counter[str] = Counter()
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" and report.passed and (of := OF_STREAMS.fullmatch(report.nodeid)):
-        examples[of[1]] += int(dict(report.user_properties)["examples"])
+        examples[of[1]] += int(str(dict(report.user_properties)["examples"]))
     told = OF_AN_AGENT.fullmatch(report.nodeid)
     if told and (report.when == "call" or report.outcome != "passed"):
         known_failure = hasattr(report, "wasxfail")

@@ -276,8 +276,8 @@ async def test_failed_tests_are_in_the_title_whatever_they_print_before(
     async with DrivenAgent.started(codec(model), task) as agent:
         await to_its_end(agent)
         assert [title.partition(" · ")[2] for title, _, _ in ended_tools(agent)] == ["2 failed", "2 failed"]
-        # The model is shown little of it.
-        assert len(json.dumps(model.requests[-1]["messages"])) < 20_000
+        # Of the two times 100,000 characters the model is shown little.
+        assert len(json.dumps(model.requests[-1]["messages"])) < 50_000
 
 
 async def test_nothing_of_it_works_on_after_its_end(model: ModelServer, place: Place) -> None:

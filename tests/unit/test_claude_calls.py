@@ -177,9 +177,8 @@ def test_output_of_which_the_model_has_a_preview_is_told_with_its_end() -> None:
     preview = "<persisted-output>\nOutput too large (55KB)…"
     [call] = calls(talk.hears(gave("t", preview, details=details)))
     assert call.title == "Ran pytest · 2 failed"
-    assert call.result.startswith("a test passed\n") and call.result.endswith(
-        "2 failed, 14 passed in 0.12s ==="
-    )
+    assert call.result.startswith("a test passed\n")
+    assert call.result.endswith("=== 2 failed, 14 passed in 0.12s ===")
 
 
 def test_a_sub_agents_report_is_its_result() -> None:

@@ -41,7 +41,7 @@ def withdrawn(events: Iterable[Event]) -> tuple[str, ...]:
 def answer_of(ask: Ask, waited: float) -> Decided | Answered:
     """What the agent is told. waited: the seconds that people had."""
     reason = ask.text
-    if ask.state is AskState.EXPIRED:
+    if ask.state is AskState.EXPIRED and not reason:
         reason = f"Nobody answered within {duration(waited)}, which counts as a no."
     if ask.kind is AskKind.QUESTION:
         if ask.state is AskState.EXPIRED:
@@ -63,7 +63,7 @@ def outcome(ask: Ask) -> str:
         case AskState.OPEN:
             return ""
         case AskState.EXPIRED:
-            return "Nobody answered in time"
+            return ask.text or "Nobody answered in time"
         case AskState.WITHDRAWN:
             return "Not needed any more"
     if ask.kind is AskKind.QUESTION:

@@ -372,7 +372,7 @@ class AskKind(StrEnum):
 class AskState(StrEnum):
     OPEN = "open"
     SETTLED = "settled"  # a person said it, or we did
-    EXPIRED = "expired"  # nobody did in time, which is a no
+    EXPIRED = "expired"  # nobody did in time, or could (`text` says why), which is a no
     WITHDRAWN = "withdrawn"  # the agent does not wait for it any more
 
 

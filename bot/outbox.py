@@ -128,11 +128,14 @@ class Outbox:
         return replace(item, saying=replace(item.saying, file=file))
 
     async def _refuse(self, item: OutboxItem, why: str) -> None:
-        """It will never be said. Who waits for a file hears of it."""
+        """It will never be said. Who waits for a file or is to be asked hears of it."""
         log.error("%s was refused: %s", item.saying.key, why)
         saying = item.saying
         if saying.file is not None:
             words = in_words(saying.file, why)
+            await self._store.say(Saying(f"{saying.key}:refused", SayingKind.NOTE, saying.thread, words))
+        if saying.kind is SayingKind.ASK:
+            words = f"What the agent asks cannot be shown here, so it was told no. {why}"
             await self._store.say(Saying(f"{saying.key}:refused", SayingKind.NOTE, saying.thread, words))
         await self._store.refused(item.id, why)
         self._let_go(saying)

@@ -574,7 +574,7 @@ class Store(Protocol):
     async def postpone(self, item: int, until: float, error: str) -> None: ...
 
     async def refused(self, item: int, error: str) -> None:
-        """Given up: it can never be said there. The lane goes on."""
+        """Given up: it can never be said there. The lane goes on. What it asked of people is a no."""
         ...
 
     async def shared_files(self) -> Sequence[str]:

@@ -23,6 +23,7 @@ from storage.audit import add as audit
 from storage.database import Row, Tx
 
 REFUSED_BY = "sandpiper"
+UNSHOWN = "It could not be shown to people, so nobody was asked."
 
 
 def add(tx: Tx, turn: Row, new: NewAsk) -> None:
@@ -110,6 +111,15 @@ def answer(
     audit(tx, f"{by.tenant}/{by.user}", said, f"ask:{id}", f"{row['title']}\n{row['detail']}".strip())
     messages.remember(tx, message_key, said, session, row["turn"])
     return AskOutcome.SETTLED
+
+
+def unshown(tx: Tx, saying: Saying) -> None:
+    """What people cannot be shown they are not asked, which is a no."""
+    if saying.kind is not SayingKind.ASK or saying.ask is None:
+        return
+    row = tx.one("SELECT * FROM asks WHERE id = ? AND state = 'open'", saying.ask.id)
+    if row is not None:
+        _settle(tx, row, AskState.EXPIRED, allowed=False, text=UNSHOWN, by="", tell=False)
 
 
 def expire(tx: Tx, turn: int) -> None:

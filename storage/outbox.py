@@ -89,15 +89,17 @@ def postpone(tx: Tx, item: int, until: float, error: str) -> None:
     tx.ring("outbox")
 
 
-def refused(tx: Tx, item: int, error: str) -> None:
-    tx.run(
+def refused(tx: Tx, item: int, error: str) -> Saying | None:
+    """What will not be said; None: it was settled before."""
+    row = tx.one(
         "UPDATE outbox SET state = 'refused', error = ?, settled_at = ?"
-        " WHERE id = ? AND state IN ('pending', 'sending')",
+        " WHERE id = ? AND state IN ('pending', 'sending') RETURNING body",
         error,
         tx.now,
         item,
     )
     tx.ring("outbox")
+    return None if row is None else load(SAYING, row["body"])
 
 
 def shared_files(tx: Tx) -> Sequence[str]:

@@ -295,7 +295,11 @@ class SqliteStore:
         await self._write(lambda tx: outbox.postpone(tx, item, until, error))
 
     async def refused(self, item: int, error: str) -> None:
-        await self._write(lambda tx: outbox.refused(tx, item, error))
+        def work(tx: Tx) -> None:
+            if saying := outbox.refused(tx, item, error):
+                asks.unshown(tx, saying)
+
+        await self._write(work)
 
     async def shared_files(self) -> Sequence[str]:
         return await self._read(outbox.shared_files)

@@ -94,6 +94,20 @@ async def test_what_is_refused_at_once_is_never_said(stage: Stage) -> None:
     assert not [one for one in await stage.said() if one.ask is not None]
 
 
+async def test_what_cannot_be_shown_is_a_no_at_once(stage: Stage) -> None:
+    claim = await stage.running("s1")
+    await ask(stage, claim, APPROVAL)
+    items = await stage.store.due(stage.clock.now(), 100)
+    while not (found := [item for item in items if item.saying.kind is SayingKind.ASK]):
+        await stage.store.sent(items[0].id, None)
+        items = await stage.store.due(stage.clock.now(), 100)
+    await stage.store.refused(found[0].id, "invalid_blocks")
+    assert await stage.store.open_asks("s1") == []
+    (answer,) = (await stage.store.inbox(claim.turn.id)).answers
+    assert (answer.state, answer.allowed) == (AskState.EXPIRED, False)
+    assert "could not be shown" in answer.text
+
+
 @pytest.mark.parametrize("how", ["withdrawn", "attempt", "finishing", "closed", "finished"])
 async def test_nothing_stays_open_when_the_agent_waits_no_more(stage: Stage, how: str) -> None:
     claim = await stage.running("s1")

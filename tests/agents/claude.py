@@ -28,6 +28,7 @@ from tests.agents.playing import (
     denied,
     in_trouble,
     program,
+    refused_then_approved,
     steered,
     steered_in_its_last_words,
     stopped_and_continued,
@@ -205,6 +206,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     "asked": Scenario("[[script:ask]] ask me", asked, options=ANSWERABLE),
     "question": Scenario("[[script:ask]] ask me", to_its_end),
     "planned": Scenario("[[script:lay-out]] make a file", approved, options=PLANNING),
+    "replanned": Scenario(
+        "[[script:lay-out]] make a file", refused_then_approved("lay-out"), options=PLANNING
+    ),
     "long": Scenario("[[script:long]] say much", to_its_end, recorded=False),
     "half-a-line": Scenario("[[script:steer]] take your time", steered, recorded=False, restarts=True),
     "picture": PICTURE,

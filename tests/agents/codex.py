@@ -28,6 +28,7 @@ from tests.agents.playing import (
     denied,
     in_trouble,
     program,
+    refused_then_approved,
     steered,
     steered_in_its_last_words,
     stopped_and_continued,
@@ -172,14 +173,6 @@ async def stopped_with_what_it_started(agent: DrivenAgent) -> None:
     await to_its_end(agent)
 
 
-async def plan_refused_then_approved(agent: DrivenAgent) -> None:
-    first = await agent.until_approval()
-    agent.decide(first.id, allowed=False, reason="Ana says: [[script:lay-out]] again, with a test")
-    second = await agent.until_approval(2)
-    agent.decide(second.id, allowed=True)
-    await to_its_end(agent)
-
-
 def codec(model: ModelServer) -> CodexCodec:
     return CodexCodec(api_key=KEY, base_url=f"{model.url}/v1", model=MODEL, command=_command())
 
@@ -220,7 +213,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     "asked": Scenario("[[script:ask]] ask me", asked, options=ANSWERABLE),
     "question": Scenario("[[script:ask]] ask me", to_its_end),
     "planned": Scenario("[[script:lay-out]] make a file", approved, options=PLANNING),
-    "replanned": Scenario("[[script:lay-out]] make a file", plan_refused_then_approved, options=PLANNING),
+    "replanned": Scenario(
+        "[[script:lay-out]] make a file", refused_then_approved("lay-out"), options=PLANNING
+    ),
     "long": Scenario("[[script:long]] say much", to_its_end, recorded=False),
     "half-a-line": Scenario("[[script:steer]] take your time", steered, recorded=False, restarts=True),
     "picture": PICTURE,

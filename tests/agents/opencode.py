@@ -33,6 +33,7 @@ from tests.agents.playing import (
     in_trouble,
     program,
     prompt,
+    refused_then_approved,
     steered,
     steered_in_its_last_words,
     stopped_and_continued,
@@ -125,10 +126,11 @@ SCRIPTS: Mapping[str, Script] = {
         Reply("As planned.", (bash(ASKED_COMMAND),)),
         Reply("Touched."),
     ],
+    "delegate-asking": [Reply("Somebody else looks.", (task("wish"),)), Reply("They looked.")],
     "delegate": [Reply("Somebody else looks.", (task("helper"),)), Reply("They looked.")],
     "helper": [Reply("Looking.", (bash("echo looked"),)), Reply("I looked around.")],
     "delegate-slow": [Reply("Somebody else looks.", (task("slow-helper"),)), Reply("They looked.")],
-    "slow-helper": [Reply("Looking.", (bash("sleep 2; echo looked"),)), Reply("I looked around.")],
+    "slow-helper": [Reply("Looking.", (bash("sleep 61"),)), Reply("I looked around.")],
     "long": [Reply("It will be long.", (bash(LONG_COMMAND),)), Reply("That was long.")],
     "error": [Refusal(400, "the scripted model refuses")],
     "overloaded": [Refusal(529, "the scripted model is overloaded", "overloaded_error")],
@@ -148,6 +150,12 @@ async def stopped_before_its_message(agent: DrivenAgent) -> None:
     """Stopped when the prompt is posted, and no message of it is there yet: it comes after the stop."""
     await agent.until(lambda agent: bool(agent.resume_token), "the session")
     agent.interrupt()
+    await to_its_end(agent)
+
+
+async def steered_while_people_are_asked(agent: DrivenAgent) -> None:
+    await agent.until_approval()
+    agent.steer(prompt(STEER, 2))
     await to_its_end(agent)
 
 
@@ -215,13 +223,17 @@ SCENARIOS: Mapping[str, Scenario] = {
     "asked": Scenario("[[script:ask]] ask me", asked, options=ANSWERABLE),
     "question": Scenario("[[script:ask]] ask me", to_its_end),
     "planned": Scenario("[[script:planned]] touch it", approved, options=PLANNING),
+    "replanned": Scenario("[[script:planned]] touch it", refused_then_approved("planned"), options=PLANNING),
     "effort": Scenario("[[script:hello]] think", to_its_end, options=Options(effort="high")),
     "long": Scenario("[[script:long]] be long", to_its_end, recorded=False),
     "half-a-line": Scenario("[[script:steer]] take your time", steered, recorded=False, restarts=True),
     "picture": PICTURE,
     "garbage": Scenario("[[script:steer]] take your time", with_garbage),
     "delegated": Scenario("[[script:delegate]] let somebody look", to_its_end),
-    "steer-delegated": Scenario("[[script:delegate-slow]] let somebody look", steered),
+    "steer-delegated": Scenario("[[script:delegate-slow]] let somebody look for long", steered),
+    "steer-delegated-asking": Scenario(
+        "[[script:delegate-asking]] let somebody touch it", steered_while_people_are_asked, options=ASKING
+    ),
     "plan": Scenario("[[script:plan]] plan", to_its_end),
     "logged-out": Scenario("[[script:hello]] go", to_its_end, codec=codec_without_a_credential),
     "overloaded": Scenario(

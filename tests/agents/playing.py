@@ -32,6 +32,7 @@ tools); what they lead to, and the plays, are the same:
 | asked | auto, answerable | asks "Which colour?" (Red, Blue) by the agent's own tool; last words | asked |
 | question | auto, not answerable | the same | to_its_end |
 | planned | plan, answerable | lays out a plan by the agent's own means, then `touch asked.txt` | approved |
+| replanned | plan, answerable | the same | refused_then_approved(script) |
 | long | auto | runs LONG_COMMAND (5 MB of output), last words | to_its_end |
 | picture | auto | some words; its prompt comes with a picture | to_its_end |
 | garbage | auto | as `steer` | with_garbage |
@@ -64,6 +65,7 @@ CACHE = Path.home() / ".cache/sandpiper/agents"
 # The words of plays and scripts that the suite looks for.
 STEER = "Ben: also say it in German"
 DENIAL = "Ana says: not in this repository"
+REVISION = "Ana says: again, with a test"
 ANSWER = "Blue"
 COMMAND = "printf 'one\\ntwo\\n' > one.txt && cat one.txt"
 ASKED_COMMAND = "touch asked.txt"
@@ -194,6 +196,19 @@ async def denied(agent: DrivenAgent) -> None:
     asked = await agent.until_approval()
     agent.decide(asked.id, allowed=False, reason=DENIAL)
     await to_its_end(agent)
+
+
+def refused_then_approved(script: str) -> Play:
+    """script: how the model lays out its plan again, and goes on with it."""
+
+    async def play(agent: DrivenAgent) -> None:
+        first = await agent.until_approval()
+        agent.decide(first.id, allowed=False, reason=f"[[script:{script}]] {REVISION}")
+        second = await agent.until_approval(2)
+        agent.decide(second.id, allowed=True)
+        await to_its_end(agent)
+
+    return play
 
 
 async def withdrawn(agent: DrivenAgent) -> None:

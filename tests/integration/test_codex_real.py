@@ -38,6 +38,7 @@ from tests.agents.playing import (
     ANSWER,
     ASKING,
     DENIAL,
+    REVISION,
     STEER,
     Options,
     Place,
@@ -347,7 +348,7 @@ async def test_a_plan_is_approved_before_it_is_carried_out(model: ModelServer, p
 async def test_a_refused_plan_is_made_again(model: ModelServer, place: Place) -> None:
     async with played_by(RIG, "replanned", model, place) as agent:
         assert len(agent.approvals) == 2
-        assert model.was_told("with a test")
+        assert model.was_told(REVISION)
         assert agent.completions == [Completed(StopReason.END, "Done as planned.")]
 
 

@@ -12,11 +12,13 @@ import pytest
 
 from bot.agents.asking import NOBODY
 from bot.agents.codec import Prompt
+from bot.agents.opencode.subagents import GIVES_WAY, MADE_WAY
 from bot.events import (
     AgentStarted,
     ApprovalAsked,
     Cause,
     Completed,
+    Consumed,
     Notice,
     Plan,
     PlanStatus,
@@ -32,7 +34,7 @@ from bot.events import (
 from tests.agents.driven import DrivenAgent
 from tests.agents.model.server import ModelServer
 from tests.agents.opencode import RIG, SCRIPTS, codec
-from tests.agents.playing import ASKING, DENIAL, STEER, Place, approved, played_by, prompt
+from tests.agents.playing import ASKING, DENIAL, REVISION, STEER, Place, approved, played_by, prompt
 
 pytestmark = [
     pytest.mark.live,
@@ -294,6 +296,15 @@ async def test_a_plan_is_put_to_people_before_it_is_carried_out(model: ModelServ
         assert agent.consumed == [1]
 
 
+async def test_a_plan_that_is_not_approved_is_made_again_by_the_agent_that_only_reads(
+    model: ModelServer, place: Place
+) -> None:
+    async with played_by(RIG, "replanned", model, place) as agent:
+        assert [asked.detail for asked in agent.approvals] == ["1. Touch the file."] * 2
+        assert model.was_told(f"The plan is not approved: [[script:planned]] {REVISION}")
+        assert agent.completions == [Completed(END, "Touched.")]
+
+
 async def test_its_list_is_the_plan(model: ModelServer, place: Place) -> None:
     async with played_by(RIG, "plan", model, place) as agent:
         plans = [event for event in agent.events if isinstance(event, Plan)]
@@ -317,12 +328,30 @@ async def test_a_sub_agent_is_waited_for(model: ModelServer, place: Place) -> No
         assert len(usages(agent)) == 4
 
 
-async def test_a_steer_while_a_sub_agent_works_is_heard_when_it_is_back(
+async def test_a_steer_while_a_sub_agent_works_stops_it_and_is_heard_in_the_same_turn(
     model: ModelServer, place: Place
 ) -> None:
     async with played_by(RIG, "steer-delegated", model, place) as agent:
         assert agent.consumed == [1, 2]
+        assert [event.text for event in agent.events if isinstance(event, Notice)] == [GIVES_WAY]
+        assert {(title, result) for title, _, result in ended_tools(agent)} == {
+            ("Ran sleep 61", MADE_WAY),
+            ("Delegated: Look around", MADE_WAY),
+        }
         assert agent.completions == [Completed(END, "They looked.")]
+
+
+async def test_what_a_stopped_sub_agent_asked_of_people_is_withdrawn(
+    model: ModelServer, place: Place
+) -> None:
+    async with played_by(RIG, "steer-delegated-asking", model, place) as agent:
+        [asked] = agent.approvals
+        kinds = [
+            type(event) for event in agent.events if event == Withdrawn(asked.id) or type(event) is Consumed
+        ]
+        assert kinds == [Consumed, Withdrawn, Consumed]
+        assert (agent.consumed, agent.deferred) == ([1, 2], [])
+        assert not (place.work / "asked.txt").exists()
 
 
 async def test_an_effort_reaches_the_model(model: ModelServer, place: Place) -> None:

@@ -11,7 +11,7 @@ from bot.agents.codec import (
     Permissions,
 )
 from bot.agents.opencode.asks import UNSEEN
-from bot.agents.opencode.turn import APPROVED
+from bot.agents.opencode.turn import APPROVED, NOT_APPROVED
 from bot.events import (
     ApprovalAsked,
     Completed,
@@ -217,11 +217,20 @@ def test_a_plan_is_put_to_people_and_carried_out_by_the_other_agent() -> None:
     assert talk.last("post")["body"]["agent"] == "build"
 
 
-def test_a_plan_that_is_not_allowed_is_the_answer() -> None:
+def test_a_plan_that_is_not_allowed_is_made_again_with_the_reason() -> None:
     talk = planned()
     [asked] = talk.hears(IDLE).events
     assert isinstance(asked, ApprovalAsked)
-    assert talk.decide(asked.id, allowed=False).completed == Completed(StopReason.END, "1. Do it.")
+    assert talk.decide(asked.id, allowed=False, reason="Ana: with a test").completed is None
+    body = talk.last("post")["body"]
+    assert (body["agent"], body["parts"][0]["text"]) == ("plan", NOT_APPROVED.format(why="Ana: with a test"))
+    key = body["parts"][0]["metadata"]["sandpiper"]
+    talk.hears(heard(key, "msg_3"), BUSY, speaks("msg_4", "msg_3"), says("1. Test it.", "msg_4", "prt_6"))
+    [again] = talk.hears(IDLE).events
+    assert isinstance(again, ApprovalAsked) and again.id != asked.id
+    assert again.detail == "1. Test it."
+    talk.decide(again.id, allowed=True)
+    assert talk.last("post")["body"]["agent"] == "build"
 
 
 def test_words_about_a_plan_make_another_one() -> None:

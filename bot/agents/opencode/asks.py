@@ -9,7 +9,7 @@ from bot.agents.codec import Answered, Decided, Permissions
 from bot.agents.opencode.tools import wish
 from bot.agents.opencode.turn import Turn, question_ids
 from bot.agents.wire import RESULT_BYTES, SUBJECT_CHARS, TITLE_CHARS, Frame, frames, string, token
-from bot.events import ApprovalAsked, Question, Withdrawn
+from bot.events import ApprovalAsked, Question
 
 UNSEEN = "The people who would have to allow it cannot see what it would do. Do it in another way."
 NO = "People did not allow it."
@@ -32,6 +32,7 @@ def permission_asked(asked: Frame, turn: Turn) -> None:
         _reply(turn, id, allowed=False, reason=UNSEEN)
     else:
         state.allows.append(id)
+        _of(asked, turn)
         clean = turn.out.clean
         turn.out.events.append(ApprovalAsked(id, clean(title, TITLE_CHARS * 8), turn.out.exact(detail), kind))
 
@@ -39,22 +40,20 @@ def permission_asked(asked: Frame, turn: Turn) -> None:
 def decided(decision: Decided, turn: Turn) -> None:
     state = turn.state
     if state.plan and decision.id == state.plan:
-        turn.decide_plan(decision.allowed)
+        turn.decide_plan(allowed=decision.allowed, reason=decision.reason)
     elif decision.id in state.allows:
         state.allows.remove(decision.id)
         _reply(turn, decision.id, allowed=decision.allowed, reason=decision.reason or NO)
 
 
-def permission_replied(told: Frame, turn: Turn) -> None:
+def settled(told: Frame, turn: Turn) -> None:
     """By us, or by OpenCode itself, which refuses what else is open when one is refused."""
-    id = token(told, "requestID")
-    if id in turn.state.allows:
-        turn.state.allows.remove(id)
-        turn.out.events.append(Withdrawn(id))
+    turn.withdraw([token(told, "requestID")])
 
 
 def _reply(turn: Turn, id: str, *, allowed: bool, reason: str = "") -> None:
     # A refusal without words would end the run.
+    turn.state.askers.pop(id, None)
     body = {"reply": "once"} if allowed else {"reply": "reject", "message": reason}
     turn.request("permission", "POST", f"/permission/{quote(id, safe='')}/reply", body)
 
@@ -74,6 +73,7 @@ def question_asked(asked: Frame, turn: Turn) -> None:
         turn.out.events.append(Question(one, text, options, open=state.answerable))
     if state.answerable and questions:
         state.questions[id] = [None] * len(questions)
+        _of(asked, turn)
     else:
         _answer(turn, id, [NOBODY] * len(questions))
 
@@ -91,14 +91,14 @@ def answered(answer: Answered, turn: Turn) -> None:
         _answer(turn, id, known)
 
 
-def question_settled(told: Frame, turn: Turn) -> None:
-    id = token(told, "requestID")
-    answers = turn.state.questions.pop(id, None)
-    for one, answer in zip(question_ids(id, len(answers or ())), answers or (), strict=True):
-        if answer is None:
-            turn.out.events.append(Withdrawn(one))
+def _of(asked: Frame, turn: Turn) -> None:
+    """A sub-agent that is stopped leaves its requests open, so whose they are is kept."""
+    session = token(asked, "sessionID")
+    if session != turn.state.session:
+        turn.state.askers[token(asked, "id")] = session
 
 
 def _answer(turn: Turn, id: str, answers: list[str]) -> None:
+    turn.state.askers.pop(id, None)
     body = {"answers": [[text] for text in answers]}
     turn.request("question", "POST", f"/question/{id}/reply", body)

@@ -6,9 +6,13 @@ providers from the configuration. Configuration and credential reach it by its e
 permissions: AUTO allows everything. ASK asks before commands, changes of files, fetches, and tools of MCP
 servers; then the repository's own OpenCode configuration is not read, which could allow or run something, but
 its AGENTS.md is. PLAN gives the prompt to OpenCode's `plan` agent, whose edits are refused and whose commands
-ask; its last words are put to people as the plan, and once they allow it the `build` agent carries it out
-without asking again. The agent could find its server's password in its own environment: nothing here holds
-back a program that people allowed to run.
+ask; its last words are put to people as the plan. Once they allow it, the `build` agent carries it out
+without asking again; a no (with its reason) makes it plan again. The agent could find its server's password
+in its own environment: nothing here holds back a program that people allowed to run.
+
+Steering: OpenCode takes a message in at its next call of the model, in the same run. While a sub-agent works
+it would hold it until that ends; so the sub-agent is stopped, people are told so, and OpenCode goes on with
+the message in the same run.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bot.agents.codec import Permissions
-from bot.agents.opencode import asks
+from bot.agents.opencode import asks, subagents
 from bot.agents.opencode.failures import reason, retrying, session_failed
 from bot.agents.opencode.replies import is_fine, purpose_of, take_reply
 from bot.agents.opencode.state import Running
@@ -153,10 +153,12 @@ class Reading:
                     self._todos(told)
             case "session.status":
                 if known:
-                    self._status(part(told, "status"), ours=ours)
+                    self._status(session, part(told, "status"))
             case "session.idle":
                 if ours:
                     turn.idle()
+                else:
+                    subagents.rests(session, turn)
             case "session.error":
                 if ours:
                     session_failed(part(told, "error"), turn, has_key=self.has_key)
@@ -168,13 +170,11 @@ class Reading:
             case "permission.asked":
                 if known:
                     asks.permission_asked(told, turn)
-            case "permission.replied":
-                asks.permission_replied(told, turn)
             case "question.asked":
                 if known:
                     asks.question_asked(told, turn)
-            case "question.replied" | "question.rejected":
-                asks.question_settled(told, turn)
+            case "permission.replied" | "question.replied" | "question.rejected":
+                asks.settled(told, turn)
             case _:
                 return name in SILENT
         return True
@@ -227,6 +227,7 @@ class Reading:
             waiting = (key for key, said in prompts.items() if said.posted and not said.message)
             key = next((key for key in waiting if prompts[key].text == text), "")
         self.turn.seen(key, message)
+        subagents.give_way(self.turn)
 
     def _words(self, kind: str, id: str, told: Frame) -> None:
         state = self.turn.state
@@ -264,16 +265,21 @@ class Reading:
         parent = state.children.get(session, "")
         if status in ("pending", "running"):
             begun = status == "running"
-            state.tools[id] = Running(name, done, begun)
+            state.tools[id] = Running(name, done, begun, parent)
             now_is = ToolStatus.IN_PROGRESS if begun else ToolStatus.PENDING
             self.out.events.append(ToolCall(id, tool.kind, doing, now_is, subject, parent=parent))
         elif status in ("completed", "error"):
             state.tools.pop(id, None)
             broken_off = aborted(now)
             came_out = "Stopped." if broken_off and state.stopping else outcome(name, now)
+            made_way = {session, *(child for child, call in state.children.items() if call == id)}
+            if made_way & set(state.yielding) and (broken_off or status == "error"):
+                came_out = subagents.MADE_WAY
             ended = ToolStatus.FAILED if broken_off or failed(name, now) else ToolStatus.COMPLETED
             result = self.out.clean(came_out.strip(), RESULT_BYTES)
             done = self.out.clean(done_with(tool, name, now), SUBJECT_CHARS * 4)
+            if name == "task":
+                subagents.returned(id, self.turn)
             self.out.events.append(ToolCall(id, tool.kind, done, ended, subject, result, parent))
         else:
             self.out.unknown(f"tool/{status}", to_line(told))
@@ -302,10 +308,13 @@ class Reading:
         ]
         self.out.events.append(Plan(tuple(entries)))
 
-    def _status(self, status: Frame, *, ours: bool) -> None:
+    def _status(self, session: str, status: Frame) -> None:
         kind = string(status, "type")
-        if kind in ("busy", "retry") and ours:
-            self.turn.busy()
+        if kind in ("busy", "retry"):
+            if session == self.turn.state.session:
+                self.turn.busy()
+            else:
+                subagents.works(session, self.turn)
         if kind == "retry":
             retrying(status, self.turn, self.patience)
 
@@ -347,3 +356,7 @@ class Reading:
         elif not part(told, "body", state.session):
             while state.run:
                 turn.idle()
+        else:
+            for child in state.children:
+                if status := part(told, "body", child):
+                    self._status(child, status)

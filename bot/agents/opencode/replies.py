@@ -51,7 +51,7 @@ def take_reply(told: Frame, turn: Turn) -> bool:
             _offered(part(told, "body"), turn)
         case "models":
             _offered(part(told, "body"), turn)
-        case "give-up" | "drop" | "permission" | "question":
+        case "give-up" | "yield" | "drop" | "permission" | "question":
             pass
         case _:
             return False

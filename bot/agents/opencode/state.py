@@ -36,11 +36,12 @@ class Said:
 
 @dataclass(slots=True)
 class Running:
-    """A tool call that has not ended. done: its title once it has."""
+    """A tool call that has not ended. done: its title once it has. parent: whose sub-agent made it."""
 
     name: str
     done: str
     begun: bool = False
+    parent: str = ""
 
 
 @dataclass(slots=True)
@@ -56,8 +57,10 @@ class State:
     that is posted now would be lost). runs: how many began. checking: a look at unread prompts is due.
     parent: the newest message of a person's that the model was given. speaking: the newest answer, summing:
     it is the summary of a compaction. said: the newest part whose text was told. answer: the text of the
-    newest answer. children: sessions of sub-agents, and the call that made each. allows: open requests for
-    permission. questions: open ones, with the answers so far. plan: the id of the plan that people are to
+    newest answer. children: sessions of sub-agents, and the call that made each. working: those of them that
+    work now. yielding: those that were stopped so that new words are read. allows: open requests for
+    permission. questions: open ones, with the answers so far. askers: the sessions of requests of sub-agents.
+    plan: the id of the plan that people are to
     approve. retrying: why the model call fails that is tried again now. gave_up: it was broken off for that.
     stopping: "" · asked · answered. over: `completed` was said, and nothing was written since.
     defines: we tell OpenCode of models that it does not know by itself."""
@@ -81,8 +84,11 @@ class State:
     answer: str = ""
     tools: dict[str, Running] = field(default_factory=dict)
     children: dict[str, str] = field(default_factory=dict)
+    working: list[str] = field(default_factory=list)
+    yielding: list[str] = field(default_factory=list)
     allows: list[str] = field(default_factory=list)
     questions: dict[str, list[str | None]] = field(default_factory=dict)
+    askers: dict[str, str] = field(default_factory=dict)
     plan: str = ""
     plans: int = 0
     retrying: Failure | None = None
@@ -118,6 +124,8 @@ class State:
             answer=string(state, "answer"),
             tools={key: _running(frame_of(item)) for key, item in part(state, "tools").items()},
             children={key: str(item) for key, item in part(state, "children").items()},
+            working=strings(state, "working"),
+            yielding=strings(state, "yielding"),
             allows=strings(state, "allows"),
             questions={
                 key: [
@@ -125,6 +133,7 @@ class State:
                 ]
                 for key in part(state, "questions")
             },
+            askers={key: str(item) for key, item in part(state, "askers").items()},
             plan=string(state, "plan"),
             plans=number(state, "plans"),
             retrying=_failure(part(state, "retrying")),
@@ -154,7 +163,8 @@ def _said(item: Frame) -> Said:
 
 
 def _running(item: Frame) -> Running:
-    return Running(string(item, "name"), string(item, "done"), item.get("begun") is True)
+    begun = item.get("begun") is True
+    return Running(string(item, "name"), string(item, "done"), begun, string(item, "parent"))
 
 
 def _failure(item: Frame) -> Failure | None:

@@ -17,7 +17,7 @@ from bot.agents.codec import Permissions
 from bot.agents.opencode.state import Failure, Said, State
 from bot.agents.opencode.tools import kind_of
 from bot.agents.steps import StepBuilder
-from bot.agents.wire import Frame
+from bot.agents.wire import Frame, plain
 from bot.events import (
     ApprovalAsked,
     Cause,
@@ -40,6 +40,7 @@ PRIVATE = ("options", "key", "headers", "env")
 MOST_TRIES = 1
 
 APPROVED = "The plan is approved. Carry it out now."
+NOT_APPROVED = "The plan is not approved: {why}\nRefine it and present it again."
 NOT_TAKEN = "OpenCode did not take a message in."
 
 _MIMES = {
@@ -305,13 +306,23 @@ class Turn:
             self.out.events.append(
                 ToolCall(id, kind_of(tool.name), tool.done, ToolStatus.FAILED, result=result)
             )
-        for id in [*state.allows, *_open_questions(state)]:
-            self.out.events.append(Withdrawn(id))
-        state.tools.clear()
-        state.allows.clear()
-        state.questions.clear()
-        state.children.clear()
+        self.withdraw([*state.allows, *state.questions])
+        for left in (state.tools, state.children, state.working, state.yielding, state.askers):
+            left.clear()
         state.retrying = None
+
+    def withdraw(self, asked: list[str]) -> None:
+        """Nobody waits for an answer to these requests of OpenCode's any more."""
+        state = self.state
+        for id in asked:
+            state.askers.pop(id, None)
+            if id in state.allows:
+                state.allows.remove(id)
+                self.out.events.append(Withdrawn(id))
+            answers = state.questions.pop(id, None) or []
+            for one, answer in zip(question_ids(id, len(answers)), answers, strict=True):
+                if answer is None:
+                    self.out.events.append(Withdrawn(one))
 
     # the plan
 
@@ -330,14 +341,13 @@ class Turn:
         )
         return True
 
-    def decide_plan(self, allowed: bool) -> None:
+    def decide_plan(self, *, allowed: bool, reason: str) -> None:
         state = self.state
         key, state.plan = state.plan, ""
         if allowed:
             state.agent = "build"
-            self.say(key, Said(APPROVED, []))
-        else:
-            self._complete(Completed(StopReason.END, state.answer))
+        why = plain(reason) or "the people who were asked said no"
+        self.say(key, Said(APPROVED if allowed else NOT_APPROVED.format(why=why), []))
 
     def withdraw_plan(self) -> None:
         if self.state.plan:
@@ -348,12 +358,3 @@ class Turn:
 def question_ids(id: str, count: int) -> list[str]:
     """Each of several questions that are asked at once is one for people."""
     return [id if index == 0 else f"{id}/{index}" for index in range(count)]
-
-
-def _open_questions(state: State) -> list[str]:
-    return [
-        one
-        for id, answers in state.questions.items()
-        for one, answer in zip(question_ids(id, len(answers)), answers, strict=True)
-        if answer is None
-    ]

@@ -34,7 +34,7 @@ from bot.events import (
 )
 from tests.agents.driven import DrivenAgent, happening_of
 from tests.agents.model.server import ModelServer
-from tests.agents.playing import ANSWER, DENIAL, GARBAGE, PIXEL, STEER, Place, Rig, played_by
+from tests.agents.playing import ANSWER, DENIAL, GARBAGE, PIXEL, REVISION, STEER, Place, Rig, played_by
 from tests.agents.replay import Replay
 from tests.agents.rigs import RIGS
 
@@ -49,8 +49,6 @@ ENDED = (ToolStatus.COMPLETED, ToolStatus.FAILED)
 MODELLESS = frozenset({"scripted"})
 
 # Known failures, each with its reason.
-HELD = {"opencode": "a message during a sub-agent is taken in when that returns: no fallback is there yet"}
-
 UNSEEN = {"acp-opencode": "over ACP it tells nothing of a sub-agent, and does not hand on what that asks for"}
 
 ALWAYS = frozenset({"tools", "steer", "stop", "stop-waiting", "stop-at-once", "error"})
@@ -235,8 +233,6 @@ async def test_a_receipt_is_given_when_the_model_has_it(
 
 async def test_a_steer_is_not_held_by_a_sub_agent(rig: Rig, model: ModelServer, place: Place) -> None:
     """Its sub-agent would run for a minute. Where it is stopped for the steer, people are told."""
-    if rig.name in HELD:
-        pytest.xfail(HELD[rig.name])
     async with went_through(rig, "steer-delegated", model, place) as agent:
         assert [completed.reason for completed in agent.completions] == [StopReason.END]
         assert (agent.consumed, agent.deferred) == ([1, 2], [])
@@ -363,6 +359,15 @@ async def test_nobody_is_there_to_answer(rig: Rig, model: ModelServer, place: Pl
 async def test_a_plan_is_approved_before_anything_changes(rig: Rig, model: ModelServer, place: Place) -> None:
     async with went_through(rig, "planned", model, place) as agent:
         assert agent.approvals
+        assert [completed.reason for completed in agent.completions] == [StopReason.END]
+        assert (place.work / "asked.txt").exists()
+
+
+async def test_a_plan_that_is_not_approved_is_made_again(rig: Rig, model: ModelServer, place: Place) -> None:
+    async with went_through(rig, "replanned", model, place) as agent:
+        first, second = agent.approvals
+        assert first.id != second.id
+        assert model.was_told(REVISION)
         assert [completed.reason for completed in agent.completions] == [StopReason.END]
         assert (place.work / "asked.txt").exists()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.agents.codec import Prompt, Steer, Step, Task
-from bot.agents.codex.codec import KEY, OPENAI, CodexCodec
+from bot.agents.codex.codec import KEY, ONLY_CONVERSATIONS, OPENAI, CodexCodec
 from bot.agents.codex.turns import GIVES_WAY, READ_FIRST
 from bot.events import AgentStarted, Cause, Completed, Notice, StopReason, ToolStatus
 from tests.agents.codex_talk import (
@@ -66,6 +66,8 @@ def test_permissions_set_what_codex_trusts_and_asks(task: Task, trust: str, poli
     assert f'projects={{"/home/agent/work"={{trust_level="{trust}"}}}}' in CODEC.launch(task).argv
     terminals = "features.unified_exec_tty=false" not in CODEC.launch(task).argv
     assert terminals is (policy == "never")
+    own_home = ONLY_CONVERSATIONS in CODEC.launch(task).argv
+    assert own_home is (policy == "untrusted")
     start = said(CODEC.begin(task))[-1]
     assert (start["method"], start["params"]["approvalPolicy"]) == ("thread/start", policy)
     assert (READ_FIRST in start["params"]["developerInstructions"]) is (policy == "untrusted")

@@ -70,6 +70,22 @@ CONFIG: Mapping[str, object] = {
 }
 
 
+# Beside conversations, the home's `~/.codex` may hold what answers for people or is started unasked (rules,
+# hooks, MCP servers), written by an earlier turn. So where people are asked, Codex gets an empty home of its
+# own with the conversations in it; not below /tmp where that can be, since there Codex makes no helpers.
+ONLY_CONVERSATIONS = """
+own=$(
+    PATH=/usr/local/bin:/usr/bin:/bin
+    own=$(mktemp -d -p /dev/shm codex.XXXXXX 2>/dev/null || mktemp -d) &&
+    mkdir -p "$HOME/.codex/sessions" && ln -s "$HOME/.codex/sessions" "$own/sessions" && echo "$own"
+) || exit
+CODEX_HOME=$own "$@"
+code=$?
+PATH=/usr/local/bin:/usr/bin:/bin rm -rf "$own"
+exit $code
+"""
+
+
 class CodexCodec:
     """Codex in a sandbox.
 
@@ -79,9 +95,8 @@ class CodexCodec:
     key in its environment: no file is needed. Conversations are kept under `~/.codex/sessions`.
 
     Permissions: AUTO asks nothing (`never`). ASK is Codex's `untrusted`: it asks before each command and
-    each change of files; plain commands that only read are allowed without asking people. The repository's
-    own `.codex` settings and rules count in AUTO only; rules in the home's `~/.codex/rules` count always, and
-    where one lets a command pass unasked, that is told. PLAN is its plan
+    each change of files; plain commands that only read are allowed without asking people. Settings, rules and
+    hooks count in AUTO only, those of the repository's `.codex` and those of the home's. PLAN is its plan
     mode: the plan is put to people as an approval; a yes lets it work without asking again, a no (with its
     reason) sends it back to plan; commands before that are asked for one by one.
 
@@ -137,8 +152,11 @@ class CodexCodec:
         trust = "trusted" if task.permissions is Permissions.AUTO else "untrusted"
         settings.append(f'projects={{{json.dumps(task.cwd)}={{trust_level="{trust}"}}}}')
         flags = [word for setting in settings for word in ("-c", setting)]
+        argv = (*(task.command or self._command), *flags, "app-server")
+        if task.permissions is not Permissions.AUTO:
+            argv = ("/bin/sh", "-c", ONLY_CONVERSATIONS, "codex", *argv)
         return Launch(
-            (*(task.command or self._command), *flags, "app-server"),
+            argv,
             task.cwd,
             self._env,
             dict(self._secrets),

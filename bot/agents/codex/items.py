@@ -38,7 +38,7 @@ SILENT = frozenset(
 )
 
 
-UNASKED = "Codex did not ask, as a rule in the sandbox's ~/.codex/rules allows it:"
+UNASKED = "Codex did not ask, as a rule in the sandbox allows it:"
 # They begin, and then Codex asks whether it may.
 ASKED_ABOUT = frozenset({"commandExecution", "fileChange"})
 MOST_CLOSED = 20

@@ -1,6 +1,8 @@
 """OpenCode's server on stdin and stdout. Standard library only, Python 3.9+.
 
-    opencode_bridge.py opencode [argument …]
+    opencode_bridge.py [--alone] opencode [argument …]
+
+--alone: OpenCode finds nothing that the home has for it but its conversations: no configuration, no logins.
 
 It starts `opencode serve` on a free port of loopback, with a password of its own making, and says its HTTP
 as JSON lines. It decides nothing: what a frame means, and what to ask, is its client's to know.
@@ -27,9 +29,11 @@ import os
 import queue
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +47,10 @@ FIRST_EVENT = 10.0  # a connection that was made a moment too early never says a
 SILENCE = 45.0  # the server's heartbeat comes every ten seconds
 GRACE = 3.0
 LONGEST_WAIT = 3600.0
+
+# In its configuration's directory OpenCode installs this by npm at each start, for tools that may be there,
+# unless it finds it noted as installed.
+PLUGIN = "@opencode-ai/plugin"
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -73,16 +81,35 @@ class Wire:
                 pass
 
 
+def spare_the_plugin(env: dict[str, str]) -> None:
+    """Nothing of ours needs it. A directory that has something in it is its owner's matter."""
+    home = env.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111
+    directory = os.path.join(home, "opencode")  # noqa: PTH118
+    try:
+        os.makedirs(directory, exist_ok=True)  # noqa: PTH103
+        if set(os.listdir(directory)) <= {".gitignore"}:  # noqa: PTH208
+            os.mkdir(os.path.join(directory, "node_modules"))  # noqa: PTH102, PTH118
+            with open(os.path.join(directory, "package-lock.json"), "x") as file:  # noqa: PTH118, PTH123
+                json.dump({"packages": {"": {"dependencies": {PLUGIN: "*"}}}}, file)
+    except OSError:
+        pass
+
+
 class Server:
     """`opencode serve`, and how it is reached. Raises RuntimeError when it does not come up."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], *, alone: bool = False) -> None:
+        self.home = tempfile.mkdtemp(prefix="opencode-") if alone else ""
         password = secrets.token_urlsafe(32)
         env = {
             **os.environ,
             "OPENCODE_SERVER_USERNAME": "opencode",
             "OPENCODE_SERVER_PASSWORD": password,
         }
+        if alone:
+            env["XDG_CONFIG_HOME"] = env["OPENCODE_TEST_HOME"] = self.home
+            env["OPENCODE_AUTH_CONTENT"] = "{}"
+        spare_the_plugin(env)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         # An argument list and our own environment: nothing of this shows in a list of processes.
         self.process = subprocess.Popen(
@@ -183,8 +210,10 @@ class Server:
                     pass
             reap()
             if not left:
-                return
+                break
             time.sleep(0.02)
+        if self.home:
+            shutil.rmtree(self.home, ignore_errors=True)
 
 
 def descendants(root: int) -> list[int]:
@@ -300,8 +329,9 @@ class Bridge:
 
 
 def main(command: list[str]) -> int:
+    alone = command[:1] == ["--alone"]
     try:
-        server = Server(command)
+        server = Server(command[alone:] or ["opencode"], alone=alone)
     except (OSError, RuntimeError) as error:
         sys.stderr.write(f"{error}\n")
         for pid in descendants(os.getpid()):
@@ -320,6 +350,6 @@ def main(command: list[str]) -> int:
 
 if __name__ == "__main__":
     # Daemon threads may wait in a read of stdin: leave without asking them.
-    ended = main(sys.argv[1:] or ["opencode"])
+    ended = main(sys.argv[1:])
     sys.stderr.flush()
     os._exit(ended)

@@ -109,6 +109,7 @@ def test_permissions_say_what_asks_and_whether_the_repository_may_change_it() ->
     assert config_of(CODEC)["permission"] == {"*": "allow"}
     assert "OPENCODE_DISABLE_PROJECT_CONFIG" not in auto.env
     assert ask.env["OPENCODE_DISABLE_PROJECT_CONFIG"] == "1"
+    assert ("--alone" in auto.argv, "--alone" in ask.argv) == (False, True)
     config = config_of(CODEC, task(Permissions.ASK))
     assert config["permission"]["*"] == "ask" and config["permission"]["read"] == "allow"
     assert config["agent"]["build"]["permission"] == config["permission"]

@@ -4,11 +4,12 @@ Written for and run against 1.18.33, on the v1 paths of its server: the v2 ones 
 providers from the configuration. Configuration and credential reach it by its environment, none is written.
 
 permissions: AUTO allows everything. ASK asks before commands, changes of files, fetches, and tools of MCP
-servers; then the repository's own OpenCode configuration is not read, which could allow or run something, but
-its AGENTS.md is. PLAN gives the prompt to OpenCode's `plan` agent, whose edits are refused and whose commands
-ask; its last words are put to people as the plan. Once they allow it, the `build` agent carries it out
-without asking again; a no (with its reason) makes it plan again. The agent could find its server's password
-in its own environment: nothing here holds back a program that people allowed to run.
+servers; then OpenCode's configuration in the repository and in the home is not read, which could allow or run
+something, but the repository's AGENTS.md is. PLAN gives the prompt to OpenCode's `plan` agent, whose edits
+are refused and whose commands ask; its last words are put to people as the plan. Once they allow it, the
+`build` agent carries it out without asking again; a no (with its reason) makes it plan again. The agent could
+find its server's password in its own environment: nothing here holds back a program that people allowed to
+run.
 
 Steering: OpenCode takes a message in at its next call of the model, in the same run. While a sub-agent works
 it would hold it until that ends; so the sub-agent is stopped, people are told so, and OpenCode goes on with
@@ -117,10 +118,12 @@ class OpenCodeCodec:
 
     def launch(self, task: Task) -> Launch:
         env = {**QUIET, "OPENCODE_CONFIG_CONTENT": json.dumps(self._config(task))}
+        alone: tuple[str, ...] = ()
         if task.permissions is not Permissions.AUTO:
             env |= {"OPENCODE_DISABLE_PROJECT_CONFIG": "1", "OPENCODE_PURE": "1"}
+            alone = ("--alone",)
         return Launch(
-            (*self._bridge, *(task.command or self._command)),
+            (*self._bridge, *alone, *(task.command or self._command)),
             task.cwd,
             env,
             {KEY: self._api_key} if self._api_key else {},

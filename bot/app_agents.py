@@ -11,11 +11,13 @@ from bot.agents.acp.codec import GENERIC, AcpCodec
 from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import Codec, Permissions, Steering
 from bot.agents.codex.codec import CodexCodec
+from bot.agents.credentials import without_refresh
 from bot.agents.opencode.codec import OpenCodeCodec
-from bot.agents.registry import by_name
+from bot.agents.registry import by_name, chosen
 from bot.agents.scripted import ScriptedCodec
 from bot.agents.side_tools import SideTools
-from bot.errors import SettingsError
+from bot.errors import AgentUnknown, SettingsError
+from bot.models import Choice
 from bot.programs import Program
 from bot.settings import AgentSpec, Settings
 
@@ -56,9 +58,10 @@ def agents_of(settings: Settings) -> tuple[Mapping[str, Codec], Mapping[str, Pro
         command = _command(settings, name, protocol, spec)
         codecs.append(_codec(settings, name, protocol, command, spec))
         if command == spec.command or not Path(command[0]).is_absolute():
-            setting = "SANDPIPER_AGENTS" if name in settings.agents else f"SANDPIPER_AGENT_{name.upper()}"
-            packages = _packages(protocol, command, spec)
-            programs[name] = Program(command, spec.version, packages, settings.agent.registry, setting)
+            of_claude = name == "claude" and name not in settings.agents
+            setting = "SANDPIPER_AGENT_CLAUDE" if of_claude else "SANDPIPER_AGENTS"
+            packages, version = _packages(protocol, command, spec), _version(protocol, command, spec)
+            programs[name] = Program(command, version, packages, settings.agent.registry, setting)
     if settings.agent.scripted:
         codecs.append(_with_side_tools(settings, ScriptedCodec(SCRIPTED, pace=settings.agent.scripted_pace)))
     agents = by_name(codecs)
@@ -90,30 +93,42 @@ def _packages(protocol: str, command: tuple[str, ...], spec: AgentSpec) -> tuple
     return (f"{pins[0].rpartition('@')[0]}@{spec.version}",) if spec.version else pins
 
 
+def _version(protocol: str, command: tuple[str, ...], spec: AgentSpec) -> str:
+    """The pin. A program of ours is at ours, where nobody says otherwise."""
+    if spec.version or spec.packages is not None or command != (protocol,):
+        return spec.version
+    return PINS[protocol][0].rpartition("@")[2]
+
+
 def _codec(settings: Settings, name: str, protocol: str, command: tuple[str, ...], spec: AgentSpec) -> Codec:
-    secrets = {key: value.get_secret_value() for key, value in spec.secrets.items()}
-    key = spec.api_key.get_secret_value()
+    ours = "SANDPIPER_AGENTS"
+    secrets = {key: _credential(ours, value.get_secret_value()) for key, value in spec.secrets.items()}
+    env = {key: _credential(ours, value) for key, value in spec.env.items()}
+    key = _credential(ours, spec.api_key.get_secret_value())
     usual = settings.default_model if name == settings.default_agent else ""
     model = spec.model or usual
     codec: ClaudeCodec | CodexCodec | OpenCodeCodec | AcpCodec
     match protocol:
         case "claude":
             anthropic = settings.anthropic
+            theirs = _credential("SANDPIPER_ANTHROPIC_API_KEY", anthropic.api_key.get_secret_value())
+            login = _credential("SANDPIPER_ANTHROPIC_AUTH_TOKEN", anthropic.auth_token.get_secret_value())
             codec = ClaudeCodec(
-                api_key=key or anthropic.api_key.get_secret_value(),
-                oauth_token="" if key else anthropic.auth_token.get_secret_value(),
+                api_key=key or theirs,
+                oauth_token="" if key else login,
                 base_url=spec.base_url or anthropic.base_url,
                 model=model,
                 command=command,
-                env=spec.env,
+                env=env,
             )
         case "codex":
             codec = CodexCodec(
-                api_key=key or settings.openai.api_key.get_secret_value(),
+                api_key=key
+                or _credential("SANDPIPER_OPENAI_API_KEY", settings.openai.api_key.get_secret_value()),
                 base_url=spec.base_url or settings.openai.base_url,
                 model=model,
                 command=command,
-                env=spec.env,
+                env=env,
             )
         case "opencode":
             codec = OpenCodeCodec(BRIDGE, api_key=key, base_url=spec.base_url, model=model, command=command)
@@ -122,14 +137,26 @@ def _codec(settings: Settings, name: str, protocol: str, command: tuple[str, ...
             codec = AcpCodec(
                 name,
                 command,
-                env=spec.env,
+                env=env,
                 secrets=secrets,
                 model=model,
                 capabilities=replace(GENERIC, steering=steering),
             )
     codec.name = name
-    codec.capabilities = replace(codec.capabilities, models=spec.models, version=spec.version)
+    version = _version(protocol, command, spec)
+    codec.capabilities = replace(codec.capabilities, models=spec.models, version=version)
     return _with_side_tools(settings, codec, (key, *secrets.values()))
+
+
+def _credential(variable: str, value: str) -> str:
+    """What of a credential may enter a sandbox. Raises SettingsError for what may not."""
+    try:
+        return without_refresh(value)
+    except ValueError as error:
+        raise SettingsError(
+            f"{variable} holds {error}, which never enters a sandbox.",
+            "Give an access token (`claude setup-token` makes one) or an API key.",
+        ) from error
 
 
 def _with_side_tools(settings: Settings, codec: Codec, secrets: Sequence[str] = ()) -> Codec:
@@ -147,6 +174,11 @@ def check(settings: Settings, agents: Mapping[str, Codec]) -> None:
             f"SANDPIPER_DEFAULT_AGENT is {settings.default_agent!r}, which is not configured.",
             f"Choose one of: {', '.join(sorted(agents))}.",
         )
+    usual = Choice(settings.default_agent, settings.default_model, settings.default_effort)
+    try:
+        chosen(agents, usual, Choice())
+    except AgentUnknown as error:
+        raise SettingsError(f"The defaults cannot be used: {error.what}", error.mend) from error
     if settings.permissions is Permissions.AUTO:
         return
     cannot = sorted(name for name, codec in agents.items() if not codec.capabilities.approvals)

@@ -75,7 +75,7 @@ class AgentDied(SandpiperError):
 def not_started(agent: str, tail: str) -> AgentMissing:
     """Exit code 127 before a word: is the agent's program missing, or something that it needs? The one is
     said by our own programs that start it (sandbox/inside/), the other by a shell, env or the program."""
-    setting = f"SANDPIPER_AGENT_{agent.upper()}"
+    setting = "SANDPIPER_AGENT_CLAUDE" if agent == "claude" else "SANDPIPER_AGENTS"
     last = tail.rpartition("\n")[2]
     if not last or _MISSING.match(last):
         return AgentMissing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from bot.access import Access
@@ -62,13 +63,19 @@ class Preparation:
             place = await self._workspaces.place(driver.session, sandbox)
             return Box(sandbox, place, await self._command(driver, sandbox))
         await driver.phase("code", "Bringing in the code")
-        place = await patiently(
-            self._clock, lambda: self._workspaces.open(driver.session, sandbox, driver.turn.id)
-        )
-        driver.session = await self._store.session(driver.session.id)
-        for note in place.notes:
-            await driver.notice(note)
-        return Box(sandbox, place, await self._command(driver, sandbox))
+        # An agent that is to be installed is so meanwhile.
+        command = asyncio.ensure_future(self._command(driver, sandbox))
+        try:
+            place = await patiently(
+                self._clock, lambda: self._workspaces.open(driver.session, sandbox, driver.turn.id)
+            )
+            driver.session = await self._store.session(driver.session.id)
+            for note in place.notes:
+                await driver.notice(note)
+            return Box(sandbox, place, await command)
+        finally:
+            command.cancel()
+            await asyncio.gather(command, return_exceptions=True)
 
     async def _command(self, driver: Driver, sandbox: Sandbox) -> tuple[str, ...]:
         """Where an agent runs already, or none is to run, nothing is called."""

@@ -101,11 +101,26 @@ async def test_what_was_broken_is_mended_before_the_next_start(
     told = Told()
     programs = Programs({"acme": pinned(registry, "1.0.0")})
     command = await programs.ready(sandbox, "acme", told)
-    installed = "~/.sandpiper/agents/acme/*/node_modules/.bin/acme-agent"
+    installed = "~/.sandpiper/agents/acme/1.0.0/node_modules/.bin/acme-agent"
     spoilt = f"printf '{SAYS.format('acme', '6.6.6')}' >$(readlink -f {installed})"
     await run(sandbox, ("sh", "-c", spoilt))
+    running = await run(sandbox, ("sh", "-c", f"readlink -f {installed}"))
     assert await programs.ready(sandbox, "acme", told) == command
     assert await run(sandbox, command) == "acme v1.0.0" and len(told) == 2
+    # Who runs meanwhile, in another session of the same box, keeps its files.
+    assert await run(sandbox, ("sh", running)) == "acme v6.6.6"
+
+
+@pytest.mark.parametrize("near", ["1.0.01", "11.0.0", "1.0.0-beta", "2.1.0.0", "1.0.0.1"])
+async def test_a_version_that_only_looks_like_the_pin_is_another(
+    registry: NpmRegistry, sandbox: Sandbox, near: str
+) -> None:
+    await run(sandbox, ("sh", "-c", "mkdir -p ~/.local/bin"))
+    says = f"printf '#!/bin/sh\necho acme v{near}\n' >~/.local/bin/acme-agent"
+    await run(sandbox, ("sh", "-c", f"{says}; chmod +x ~/.local/bin/acme-agent"))
+    unpackaged = Program(("acme-agent",), "1.0.0", (), registry.url)
+    with pytest.raises(AgentMissing, match="to be version"):
+        await Programs({"acme": unpackaged}).ready(sandbox, "acme", Told())
 
 
 async def test_what_comes_with_an_agent_is_found_by_it_alone(registry: NpmRegistry, sandbox: Sandbox) -> None:

@@ -129,6 +129,7 @@ def description(
     max_spool: int,
     handover: str | None = None,
     shield: bool = False,
+    directories: Sequence[str] = (),
 ) -> bytes:
     """What `supervisor.py keep` reads from its stdin."""
     launch = {
@@ -140,6 +141,7 @@ def description(
         "max_spool": max_spool,
         "handover": handover,
         "shield": shield,
+        "directories": list(directories),
     }
     return json.dumps(launch).encode()
 

@@ -68,11 +68,13 @@ class RemoteSandbox:
         port: int = DOOR_PORT,
         host: str = "0.0.0.0",  # noqa: S104
     ) -> None:
-        self.id = box.id
+        self.id: str = box.id
         self._box = box
         self._port = port
         self._supervisor = RemoteSupervisor(box, client, port=port, host=host)
-        self.home = self.workspaces = self.repositories = ""
+        self.home: str = ""
+        self.workspaces: str = ""
+        self.repositories: str = ""
 
     # its life
 
@@ -84,12 +86,12 @@ class RemoteSandbox:
 
     async def start(self) -> None:
         await persistently(self._box.start)
-        self._supervisor.started_anew()
+        self._supervisor.look_again()
         await self._inside()
 
     async def stop(self) -> None:
         await persistently(self._box.stop)
-        self._supervisor.started_anew()
+        self._supervisor.look_again()
 
     async def delete(self) -> None:
         try:
@@ -113,9 +115,7 @@ class RemoteSandbox:
                 began = False
                 raise
             async with asyncio.timeout(timeout):
-                _, out, err = await asyncio.gather(
-                    _feed(process, stdin), self._collect(process, 1), self._collect(process, 2)
-                )
+                out, err = await self._conversation(process, stdin)
             said = (await self._asked(key, "GET", "/status")).json()
         except TimeoutError as error:
             raise SandboxUnreachable(f"A program in the sandbox took longer than {timeout:g} s.") from error
@@ -176,6 +176,7 @@ class RemoteSandbox:
         )
         reply = await self._asked(key, "POST", "/keep", body)
         if reply.status != 200:
+            self._supervisor.look_again()  # somebody may have deleted our programs
             error = SandboxFull if reply.status == 507 else SandboxError
             raise error(f"The supervisor could not start a process: {_why(reply)}.")
         return KeptProcess(key, fence, self._supervisor.way(key))
@@ -218,6 +219,18 @@ class RemoteSandbox:
     def _in_home(self, path: str) -> None:
         if PurePosixPath(self.home) not in PurePosixPath(path).parents or ".." in PurePosixPath(path).parts:
             raise SandboxError(f"{path} is not kept in a sandbox.", f"Name a path under {self.home}.")
+
+    async def _conversation(self, process: KeptProcess, stdin: bytes) -> tuple[bytes, bytes]:
+        feeding = asyncio.ensure_future(_feed(process, stdin))
+        collecting = [asyncio.ensure_future(self._collect(process, fd)) for fd in (1, 2)]
+        try:
+            await asyncio.gather(feeding, *collecting)
+        finally:
+            for task in (feeding, *collecting):
+                task.cancel()
+            await asyncio.gather(feeding, *collecting, return_exceptions=True)
+        out, err = (task.result() for task in collecting)
+        return out, err
 
     async def _collect(self, process: KeptProcess, fd: int) -> bytes:
         """One output to its end; what is beyond CLIP is not fetched."""

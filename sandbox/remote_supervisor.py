@@ -40,21 +40,29 @@ DOOR_REST = 30.0  # seconds for which a door that does not answer is left alone
 COMMAND_TIMEOUT = 60.0
 MARK = "x-sandpiper-door"  # on every answer that is the door's own
 
-# Where and as whom programs run, and whether ours are there. $1: their version.
+# Where and as whom programs run, and whether ours are there. $1: their version. What short programs and
+# transfers have left behind for a day, because the bot died meanwhile, goes.
 LOOK = """
-import json, os, pwd, sys
+import glob, json, os, pwd, shutil, sys, time
 uid = os.getuid()
 try:
     user, home = pwd.getpwuid(uid)[0], pwd.getpwuid(uid)[5]
 except KeyError:
     user, home = str(uid), "/"
 home = os.path.realpath(os.environ.get("HOME") or home)
+own = os.path.join(home, ".sandpiper")
 for name in ("incoming", "processes", "programs"):
-    os.makedirs(os.path.join(home, ".sandpiper", name), 0o700, exist_ok=True)
+    os.makedirs(os.path.join(own, name), 0o700, exist_ok=True)
+for path in glob.glob(own + "/processes/run-*") + glob.glob(own + "/incoming/*"):
+    try:
+        if os.path.getmtime(path) < time.time() - 86400:
+            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+    except OSError:
+        pass  # another bot was faster
 print(json.dumps({
     "home": home, "uid": uid, "user": user, "python": sys.version_info[:2],
     "path": os.environ.get("PATH") or os.defpath,
-    "installed": os.path.isdir(os.path.join(home, ".sandpiper", "programs", sys.argv[1])),
+    "installed": os.path.isdir(os.path.join(own, "programs", sys.argv[1])),
 }))
 """
 # $1: an archive. $2: where its content goes, whole; somebody else may be faster.
@@ -74,8 +82,6 @@ VEILED = """
 d=/dev/shm/sandpiper-$(id -u); mkdir -p -m 700 "$d" 2>/dev/null && test -O "$d" && test -w "$d" || d="$1"
 echo "$d"
 """
-# What short commands leave behind when the bot dies meanwhile. $1: processes.
-SWEEP = 'find "$1" -maxdepth 1 -name "run-*" -mtime +1 -exec rm -rf {} +'
 
 T = TypeVar("T")
 
@@ -144,8 +150,8 @@ class RemoteSupervisor:
                 self._inside = await self._look()
             return self._inside
 
-    def started_anew(self) -> None:
-        """Whatever was known of its processes does not hold any more."""
+    def look_again(self) -> None:
+        """Whatever was known of the box may not hold any more."""
         self._inside = self._door = None
         self._rests_until = 0.0
 
@@ -197,7 +203,6 @@ class RemoteSupervisor:
         inside = Inside(said["home"], said["uid"], said["user"], said["path"], programs_version())
         if not said["installed"]:
             await persistently(lambda: self._install(inside))
-        await self.shell("sh", "-c", SWEEP, "sweep", str(inside.processes))
         return inside
 
     async def _install(self, inside: Inside) -> None:

@@ -22,6 +22,7 @@ import httpx
 
 from bot.errors import SandboxError, SandboxGone, SandboxNotRunning, SandboxUnreachable
 from bot.models import SandboxState
+from bot.ports import Sandbox
 from sandbox.box import Address, Said
 from sandbox.remote import RemoteSandbox
 
@@ -40,6 +41,7 @@ class DirectoryBox:
         self.root = root
         self.home = root / "home"
         self.has_door = door
+        self.path = PATH
         self._running = root / "running"
 
     @property
@@ -62,7 +64,9 @@ class DirectoryBox:
         await self._end_processes()
 
     async def delete(self) -> None:
-        await self.stop()
+        await self.state()
+        (self.root / "box.json").unlink()
+        await self._end_processes()
         await asyncio.to_thread(_remove_tree, self.root)
 
     async def touch(self, idle_stop: float) -> None:
@@ -74,7 +78,7 @@ class DirectoryBox:
             "/bin/sh",
             "-c",
             command,
-            env={"PATH": PATH, "HOME": str(self.home)},
+            env={"PATH": self.path, "HOME": str(self.home)},
             cwd=self.home,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -147,7 +151,7 @@ class DirectoryProvider:
     async def check(self) -> None:
         pass
 
-    async def create(self, labels: Mapping[str, str]) -> RemoteSandbox:
+    async def create(self, labels: Mapping[str, str]) -> Sandbox:
         root = self._directory / f"box-{secrets.token_hex(8)}"
         root.mkdir()
         (root / "box.json").write_text(json.dumps({"labels": dict(labels), "port": free_port()}))
@@ -155,7 +159,7 @@ class DirectoryProvider:
         await sandbox.start()
         return sandbox
 
-    async def find(self, labels: Mapping[str, str]) -> Sequence[RemoteSandbox]:
+    async def find(self, labels: Mapping[str, str]) -> Sequence[Sandbox]:
         found = []
         for about in sorted(self._directory.glob("box-*/box.json")):
             theirs = json.loads(about.read_text())["labels"]
@@ -163,7 +167,7 @@ class DirectoryProvider:
                 found.append(self._sandbox(about.parent))
         return found
 
-    async def get(self, id: str) -> RemoteSandbox:
+    async def get(self, id: str) -> Sandbox:
         root = self._directory / id
         if not re.fullmatch(r"box-[0-9a-f]{16}", id) or not (root / "box.json").exists():
             raise SandboxGone(f"There is no box {id}.")

@@ -26,7 +26,7 @@ from bot.errors import (
 from bot.models import ExecResult, Launch, SandboxState
 from sandbox.box import Box
 from sandbox.execute import CLIP
-from sandbox.process import END_WITHIN, KeptProcess, Reply, description
+from sandbox.process import END_WITHIN, KeptProcess, Reply, description, understood
 from sandbox.remote_supervisor import (
     DOOR_PORT,
     CommandFailed,
@@ -116,17 +116,20 @@ class RemoteSandbox:
                 raise
             async with asyncio.timeout(timeout):
                 out, err = await self._conversation(process, stdin)
-            said = (await self._asked(key, "GET", "/status")).json()
+            reply = await self._asked(key, "GET", "/status")
+            with understood(key):
+                said = reply.json()
+                code, error_said = said["exit_code"], said["error"]
         except TimeoutError as error:
             raise SandboxUnreachable(f"A program in the sandbox took longer than {timeout:g} s.") from error
         finally:
             if began:
                 await self._discard(key)
-        if said["error"]:
-            raise SandboxError(f"A program in the sandbox cannot be started: {said['error']}.")
-        if said["exit_code"] is None:
+        if error_said:
+            raise SandboxError(f"A program in the sandbox cannot be started: {error_said}.")
+        if code is None:
             raise SandboxUnreachable("A program in the sandbox was lost with its keeper.")
-        return ExecResult(said["exit_code"], out, err)
+        return ExecResult(code, out, err)
 
     async def upload(self, source: Path, path: str) -> None:
         inside = await self._inside()
@@ -243,7 +246,9 @@ class RemoteSandbox:
             if chunk.eof:
                 return bytes(kept)
             if len(kept) == CLIP:
-                offset, limit = (await self._asked(process.key, "GET", "/status")).json()["out"][fd - 1], 1
+                reply = await self._asked(process.key, "GET", "/status")
+                with understood(process.key):
+                    offset, limit = int(reply.json()["out"][fd - 1]), 1
 
     async def _discard(self, key: str) -> None:
         """End a short program and drop what is left of it. Where that cannot be done it ends itself."""

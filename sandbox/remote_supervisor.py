@@ -38,6 +38,7 @@ PAUSES = (0.2, 1.0)  # seconds before a call that did not come through is tried 
 KNOCKS = 3  # tries at the door, each but the first with a fresh address, before a command does it
 DOOR_REST = 30.0  # seconds for which a door that does not answer is left alone
 COMMAND_TIMEOUT = 60.0
+MAX_ANSWER = 16 << 20  # bytes; the supervisor gives 8 MB of output at most
 MARK = "x-sandpiper-door"  # on every answer that is the door's own
 
 # Where and as whom programs run, and whether ours are there. $1: their version. What short programs and
@@ -191,7 +192,8 @@ class RemoteSupervisor:
 
     async def _look(self) -> Inside:
         try:
-            said = _last_json(await self.shell("python3", "-I", "-c", LOOK, programs_version()))
+            output = await self.shell("python3", "-I", "-c", LOOK, programs_version())
+            said = _last_json(output, "home", "uid", "user", "path", "python", "installed")
         except CommandFailed as error:
             raise SandboxError(
                 f"The box {self._box.id} cannot run our programs: {error.what}",
@@ -228,7 +230,7 @@ class RemoteSupervisor:
             inside = await self.inside()
             open_it = inside.program("supervisor.py", "door", "--root", str(inside.processes), *self._listen)
             try:
-                said = _last_json(await self.shell(*open_it))
+                said = _last_json(await self.shell(*open_it), "token")
             except CommandFailed as error:
                 log.warning("box %s: the supervisor's door cannot be opened: %s", self._box.id, error)
                 self._inside = None  # somebody may have deleted our programs
@@ -239,21 +241,31 @@ class RemoteSupervisor:
 
     async def _knock(self, door: Door, method: str, target: str, body: bytes, wait: float) -> Reply | None:
         """The door's answer; None: there is none, or somebody on the way spoke for it."""
+        answer = bytearray()
+        request = self._client.build_request(
+            method,
+            door.address.url.rstrip("/") + target,
+            content=body,
+            headers={**door.address.headers, "X-Sandpiper-Token": door.token},
+            timeout=httpx.Timeout(wait + ANSWER_WITHIN, connect=10.0),
+        )
         try:
-            response = await self._client.request(
-                method,
-                door.address.url.rstrip("/") + target,
-                content=body,
-                headers={**door.address.headers, "X-Sandpiper-Token": door.token},
-                timeout=httpx.Timeout(wait + ANSWER_WITHIN, connect=10.0),
-            )
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(wait + 2 * ANSWER_WITHIN):
+                response = await self._client.send(request, stream=True)
+                try:
+                    async for piece in response.aiter_bytes():
+                        answer += piece
+                        if len(answer) > MAX_ANSWER:  # an agent may stand at the door
+                            raise httpx.ReadError(f"more than {MAX_ANSWER} bytes")
+                finally:
+                    await response.aclose()
+        except (httpx.HTTPError, TimeoutError) as error:
             log.info("box %s: the door: %s", self._box.id, str(error) or type(error).__name__)
             return None
         if MARK not in response.headers or response.status_code == 401:
             log.info("box %s: the door's place answers %d", self._box.id, response.status_code)
             return None
-        return Reply(response.status_code, response.headers, response.content)
+        return Reply(response.status_code, response.headers, bytes(answer))
 
     # without the door
 
@@ -268,7 +280,8 @@ class RemoteSupervisor:
             await self._box.upload(body, source)
         argv = tuple(inside.program("supervisor.py", "ctl", directory, method, target))
         try:
-            said = _last_json(await self._shell(argv, source, wait + ANSWER_WITHIN))
+            output = await self._shell(argv, source, wait + ANSWER_WITHIN)
+            said = _last_json(output, "status", "headers", "body")
         except CommandFailed as error:
             self._inside = None
             raise SandboxUnreachable(f"The supervisor of {key} does not answer: {error.what}") from error
@@ -333,9 +346,10 @@ def _output(said: Said) -> str:
     raise CommandFailed(f"{why}.")
 
 
-def _last_json(output: str) -> dict[str, Any]:
-    """The JSON of the last line: warnings may stand before it."""
+def _last_json(output: str, *names: str) -> dict[str, Any]:
+    """The JSON of the last line, with these names in it: warnings may stand before it."""
     try:
-        return dict(json.loads(output.strip().rpartition("\n")[2]))
-    except ValueError as error:
+        said = dict(json.loads(output.strip().rpartition("\n")[2]))
+        return {name: said[name] for name in names}
+    except (KeyError, TypeError, ValueError) as error:
         raise SandboxUnreachable(f"A command in the box was answered with {output[-200:]!r}.") from error

@@ -44,12 +44,26 @@ class Wire:
         self._port = port
         self.faults: list[str] = []
         self.always = ""
+        self.impostor: bytes | None = None  # what somebody in the box says in the door's place
         self.requests = 0
+        self._open: set[asyncio.Task[None]] = set()
 
-    async def serve(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._one, "127.0.0.1", 0)
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        return server
+        try:
+            yield
+        finally:
+            server.close()
+            for task in self._open:
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._one(reader, writer))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
@@ -67,6 +81,13 @@ class Wire:
             fault = self.faults.pop(0) if self.faults else self.always
             if fault.isdigit():
                 writer.write(f"HTTP/1.1 {fault} No\r\nContent-Length: 5\r\n\r\nsorry".encode())
+                return
+            if self.impostor is not None:
+                length = len(self.impostor)
+                writer.write(
+                    f"HTTP/1.1 200 OK\r\nX-Sandpiper-Door: 2\r\nContent-Length: {length}\r\n\r\n".encode()
+                )
+                writer.write(self.impostor)
                 return
             door_reader, door = await asyncio.open_connection("127.0.0.1", self._port)
             with contextlib.closing(door):
@@ -165,16 +186,14 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     port = free_port()
     (root / "box.json").write_text(json.dumps({"labels": {}, "port": port}))
     wire = Wire(port)
-    server = await wire.serve()
     box = FaultyBox(root, wire)
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False) as client, wire.serving():
         stage = Stage(box, wire, client, RemoteSandbox(box, client, port=port, host="127.0.0.1"))
         await stage.sandbox.start()
         yield stage
     box.faults.clear()
     with contextlib.suppress(SandboxGone):
         await box.delete()
-    server.close()
 
 
 async def read_all(process: Process) -> bytes:
@@ -301,6 +320,18 @@ async def test_a_door_that_is_never_reached_is_done_without(stage: Stage) -> Non
     await process.write(0, b"words", eof=True)
     assert await read_all(process) == b"ready\nwords"
     assert stage.wire.requests == requests, "it is left alone for a while"
+
+
+@pytest.mark.parametrize("answer", ["{}", "[1]", "", '{"in_off": null}', "x" * 17 * MB])
+async def test_an_agent_that_answers_for_the_supervisor_harms_its_own_work_only(
+    stage: Stage, answer: str
+) -> None:
+    process = await stage.spawn("cat")
+    stage.wire.impostor = answer.encode()
+    async with asyncio.timeout(60):
+        for call in (process.read(1, 0, ack=0, wait=0), process.write(0, b"words"), process.status()):
+            with contextlib.suppress(SandboxError):
+                await call
 
 
 async def test_a_port_that_somebody_took_is_no_door(stage: Stage) -> None:

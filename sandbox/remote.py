@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import httpx
 
@@ -39,6 +40,8 @@ MAX_SPOOL = 64 << 20
 PIECE = 1 << 20  # bytes of a short program's output per request
 POLL = 20.0  # seconds that a request for output may wait
 RUN_ORPHAN = 60.0  # seconds without a call after which a short program ends itself
+
+T = TypeVar("T")
 
 # $1 the file that has come in, $2 its place. A daemon of the provider's may have written it as root.
 STORE = """
@@ -107,13 +110,8 @@ class RemoteSandbox:
 
     async def run(self, launch: Launch, *, stdin: bytes = b"", timeout: float = 60.0) -> ExecResult:
         key = f"run-{secrets.token_hex(8)}"
-        began = True
         try:
-            try:
-                process = await self.spawn(key, launch, fence=1, orphan_after=RUN_ORPHAN)
-            except SandboxError:
-                began = False
-                raise
+            process = await self.spawn(key, launch, fence=1, orphan_after=RUN_ORPHAN)
             async with asyncio.timeout(timeout):
                 out, err = await self._conversation(process, stdin)
             reply = await self._asked(key, "GET", "/status")
@@ -123,8 +121,8 @@ class RemoteSandbox:
         except TimeoutError as error:
             raise SandboxUnreachable(f"A program in the sandbox took longer than {timeout:g} s.") from error
         finally:
-            if began:
-                await self._discard(key)
+            with contextlib.suppress(SandboxError):  # then it ends itself
+                await carried_through(self._discard(key))
         if error_said:
             raise SandboxError(f"A program in the sandbox cannot be started: {error_said}.")
         if code is None:
@@ -177,7 +175,7 @@ class RemoteSandbox:
             shield=True,
             directories=launch.visible,
         )
-        reply = await self._asked(key, "POST", "/keep", body)
+        reply = await carried_through(self._asked(key, "POST", "/keep", body))
         if reply.status != 200:
             self._supervisor.look_again()  # somebody may have deleted our programs
             error = SandboxFull if reply.status == 507 else SandboxError
@@ -251,24 +249,24 @@ class RemoteSandbox:
                     offset, limit = int(reply.json()["out"][fd - 1]), 1
 
     async def _discard(self, key: str) -> None:
-        """End a short program and drop what is left of it. Where that cannot be done it ends itself."""
+        """End a short program and drop what is left of it."""
+        until = asyncio.get_running_loop().time() + END_WITHIN
+        while (await self._asked(key, "POST", "/forget")).status == 409:
+            if asyncio.get_running_loop().time() > until:
+                return
+            await self._asked(key, "POST", "/signal?sig=KILL&fence=1")
+            await asyncio.sleep(0.02)
 
-        async def discard() -> None:
-            until = asyncio.get_running_loop().time() + END_WITHIN
-            while (await self._asked(key, "POST", "/forget")).status == 409:
-                if asyncio.get_running_loop().time() > until:
-                    return
-                await self._asked(key, "POST", "/signal?sig=KILL&fence=1")
-                await asyncio.sleep(0.02)
 
-        discarding = asyncio.ensure_future(discard())
+async def carried_through(call: Coroutine[Any, Any, T]) -> T:
+    """Once begun it is done, so that whoever cancels us finds things in a known state."""
+    doing = asyncio.ensure_future(call)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
         with contextlib.suppress(SandboxError):
-            try:
-                await asyncio.shield(discarding)
-            except asyncio.CancelledError:
-                with contextlib.suppress(SandboxError):
-                    await discarding
-                raise
+            await doing
+        raise
 
 
 async def _feed(process: KeptProcess, stdin: bytes) -> None:

@@ -1,16 +1,22 @@
 """Keeps one program alive and reachable while whoever started it comes and goes.
 
     supervisor.py keep --dir DIR            start the program described on stdin, or find it running
-    supervisor.py door --root R --port P    pass HTTP requests /p/<key>/… on to the keepers in R/<key>
+    supervisor.py door --root R --port P    pass HTTP requests /p/<key>/… on to the keepers in R/<key>, and
+                                            start them: POST /p/<key>/keep, whose body is what `keep` reads
     supervisor.py ctl DIR METHOD TARGET     one request (body on stdin), for those who can only exec
 
 This file stands alone (Python 3.9+, standard library only), for it is copied into boxes.
 
 `keep` reads a JSON object from stdin: argv (required), env, cwd, fence, lease (seconds without a call
 after which the program is ended; null: never), grace (seconds between TERM and KILL then), max_spool
-(bytes), shield (start it with INT and TERM ignored, for a wrapper whose own child resets them) and
-handover (text that the program finds on file descriptor 100). Secrets so travel by pipe and memory,
-never by argv or disk.
+(bytes), shield (start it with INT and TERM ignored, for a wrapper whose own child resets them),
+directories (made first where they are missing) and handover (text that the program finds on file
+descriptor 100). Secrets so travel by pipe and memory, never by argv or disk.
+
+`door` makes a token, keeps it in R/door and prints it; whoever may exec here so finds the door again. It is
+another one after the box was restarted. The newest release's door stays: an older one is replaced by it,
+under the same token, and keepers of any release are reached through it. Every answer of the door has the
+header X-Sandpiper-Door; one without it comes from somebody on the way there.
 
 The keeper answers HTTP on the unix socket DIR/sock:
 
@@ -22,7 +28,8 @@ The keeper answers HTTP on the unix socket DIR/sock:
     POST /forget                                       only after the end: drop keeper and files
 
 400 bad request · 404 no such place · 409 gap in stdin, or still running · 410 gone: stdin closed or bytes
-reclaimed · 412 a newer fence was seen · 413 body too large · 416 beyond the end · 503 try again.
+reclaimed · 412 a newer fence was seen · 413 body too large · 416 beyond the end · 503 try again ·
+of the door: 401 another token · 500 the keeper did not start · 507 no space for it.
 
 The program writes straight to DIR/stdout and DIR/stderr, so output never waits for the keeper. Bytes
 below `ack` are given back to the disk. More than max_spool unacknowledged bytes pause the program and what
@@ -50,7 +57,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-VERSION = 1
+VERSION = 2  # 2: the door starts keepers and makes its token; keepers answer as in 1
 MAX_BODY = 16 << 20  # also the room for stdin that the program has not taken yet
 MAX_HEAD = 64 << 10
 MAX_READ = 8 << 20
@@ -366,6 +373,8 @@ class Keeper:
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
         try:
+            for path in self.launch.get("directories", ()):
+                Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
             self.child = subprocess.Popen(
                 self.launch["argv"],
                 env=self.launch.get("env", {}),
@@ -789,13 +798,22 @@ def keep(directory: Path) -> str:
 
 
 class Door:
-    """Passes /p/<key>/… on to the keeper in R/<key>, for those who know the token."""
+    """Passes /p/<key>/… on to the keeper in R/<key>, and starts it, for those who know the token."""
 
     def __init__(self, root: Path, token: str) -> None:
         self.root = root
         self.token = token.encode()
 
     def handle(self, connection: socket.socket) -> Answer:
+        try:
+            status, headers, body = self.answer(connection)
+        except Refused as no:
+            status, headers, body = no.answer
+        except (ValueError, KeyError) as error:
+            status, headers, body = as_json({"error": f"bad request: {error}"}, 400)
+        return status, {**headers, "X-Sandpiper-Door": str(VERSION)}, body
+
+    def answer(self, connection: socket.socket) -> Answer:
         from hmac import compare_digest  # brings OpenSSL, which only the door can afford
 
         method, target, headers, rest = read_head(connection)
@@ -806,7 +824,21 @@ class Door:
         found = re.fullmatch(r"/p/([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})(/.*)", target)
         if found is None:
             raise Refused(404, f"nothing is here: {target}")
-        return call(self.root / found[1], method, found[2], read_body(connection, headers, rest))
+        body = read_body(connection, headers, rest)
+        if (method, found[2]) == ("POST", "/keep"):
+            return self.keep(self.root / found[1], body)
+        return call(self.root / found[1], method, found[2], body)
+
+    def keep(self, directory: Path, launch: bytes) -> Answer:
+        """By a program of its own: a keeper forked here would share our threads' locks."""
+        command = [sys.executable, "-I", "-S", __file__, "keep", "--dir", str(directory)]
+        done = subprocess.run(command, input=launch, capture_output=True, check=False)
+        if done.returncode:
+            why = (
+                done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+            ).splitlines()
+            raise Refused(507 if "No space left" in why[-1] else 500, why[-1])
+        return 200, {"Content-Type": "application/json"}, done.stdout
 
 
 def door_answers(port: int, token: str) -> bool:
@@ -819,23 +851,25 @@ def door_answers(port: int, token: str) -> bool:
 
 
 def door(root: Path, host: str, port: int) -> str:
-    """Open the door, or find it open. One with another token or of another version is replaced."""
-    token = os.environ.get("SANDPIPER_DOOR_TOKEN") or sys.stdin.readline().strip()
-    if len(token) < 16:
-        raise SystemExit(
-            "the door wants a token of 16 characters or more, in SANDPIPER_DOOR_TOKEN or on stdin"
-        )
+    """Open the door, or find it open. One that is older or does not answer is replaced."""
+    import secrets
+
+    token = ""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     until = time.monotonic() + START_PATIENCE
     while claim(root) is None:  # held by the door, as long as it lives
         other = read_file(root / "door")
-        if other.get("version") == VERSION and door_answers(other["port"], token):
+        alive = bool(other) and birth(other["pid"]) == other["birth"]
+        token = other.get("token", "") if alive else ""
+        fit = token and other["version"] >= VERSION and port in (0, other["port"])
+        if fit and door_answers(other["port"], token):
             return json.dumps(other)
         if time.monotonic() > until:
             raise SystemExit(f"another door holds {root / 'lock'} and does not leave")
-        if other and birth(other["pid"]) == other["birth"]:
+        if alive:
             os.kill(other["pid"], signal.SIGTERM)
         time.sleep(0.05)
+    token = token or secrets.token_urlsafe(32)
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
@@ -843,7 +877,8 @@ def door(root: Path, host: str, port: int) -> str:
 
     def work(ready: Callable[[str], None]) -> None:
         me = os.getpid()
-        mine = {"version": VERSION, "pid": me, "birth": birth(me), "port": listener.getsockname()[1]}
+        where = listener.getsockname()[1]
+        mine = {"version": VERSION, "pid": me, "birth": birth(me), "port": where, "token": token}
         write_file(root / "door", mine)
         ready(json.dumps(mine))
         serve(listener, Door(root, token).handle)

@@ -526,30 +526,27 @@ def test_a_shielded_wrapper_survives_the_signal_for_its_child(start: Start) -> N
 # The door
 
 
-TOKEN = "a-token-long-enough"
+PREVIOUS = Path(__file__).parents[1] / "data" / "supervisor-1"  # as the first release had it
 
 
-def open_door(root: Path, token: str = TOKEN) -> dict[str, Any]:
-    done = subprocess.run(
-        [*PYTHON, str(PROGRAM), "door", "--root", str(root), "--host", "127.0.0.1", "--port", "0"],
-        input=token.encode(),
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
+def open_door(root: Path, *, port: int = 0) -> dict[str, Any]:
+    command = ["door", "--root", str(root), "--host", "127.0.0.1", "--port", str(port)]
+    done = subprocess.run([*PYTHON, str(PROGRAM), *command], capture_output=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return dict(json.loads(done.stdout))
 
 
-def knock(port: int, method: str, target: str, *, token: str = TOKEN, body: bytes = b"") -> Reply:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    return ask(connection, method, target, body=body, headers={"X-Sandpiper-Token": token})
+def knock(door: dict[str, Any], method: str, target: str, *, token: str = "", body: bytes = b"") -> Reply:
+    connection = http.client.HTTPConnection("127.0.0.1", door["port"], timeout=30)
+    return ask(connection, method, target, body=body, headers={"X-Sandpiper-Token": token or door["token"]})
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     root = tmp_path / "processes"
     yield root
+    for kept in root.glob("*/keeper"):
+        end(kept.parent)
     if (root / "door").exists():
         with contextlib.suppress(ProcessLookupError):
             os.kill(json.loads((root / "door").read_text())["pid"], signal.SIGKILL)
@@ -557,40 +554,94 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_door_leads_to_the_keepers(start: Start, root: Path) -> None:
     kept = start("cat", directory=root / "turn-1.2")
-    port = open_door(root)["port"]
-    assert knock(port, "POST", "/p/turn-1.2/in?off=0&fence=1&eof=1", body=b"x" * MB).status == 200
+    door = open_door(root)
+    assert knock(door, "POST", "/p/turn-1.2/in?off=0&fence=1&eof=1", body=b"x" * MB).status == 200
     assert kept.read_all() == b"x" * MB
-    reply = knock(port, "GET", f"/p/turn-1.2/out?fd=1&from={MB - 3}")
+    reply = knock(door, "GET", f"/p/turn-1.2/out?fd=1&from={MB - 3}")
     assert (reply.body, reply.next, reply.eof) == (b"xxx", MB, True)
 
 
 def test_the_door_opens_only_for_its_token(start: Start, root: Path) -> None:
     start("cat", directory=root / "one")
-    port = open_door(root)["port"]
-    assert knock(port, "GET", "/p/one/status", token="another").status == 401
-    assert knock(port, "GET", "/p/one/status").status == 200
+    door = open_door(root)
+    assert knock(door, "GET", "/p/one/status", token="another").status == 401
+    assert knock(door, "GET", "/p/one/status").status == 200
+
+
+def test_every_answer_of_the_door_says_whose_it_is(root: Path) -> None:
+    door = open_door(root)
+    for target, token in (("/status", ""), ("/status", "another"), ("/nowhere", ""), ("/p/a/in", "")):
+        connection = http.client.HTTPConnection("127.0.0.1", door["port"], timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", target, headers={"X-Sandpiper-Token": token or door["token"]})
+            assert connection.getresponse().headers["X-Sandpiper-Door"] == "2"
 
 
 def test_nothing_but_processes_is_behind_the_door(start: Start, root: Path) -> None:
-    port = open_door(root)["port"]
+    door = open_door(root)
     for target in ("/p/unknown/status", "/p/../status", "/p/.hidden/status", "/", "/p/one"):
-        assert knock(port, "GET", target).status == 404
+        assert knock(door, "GET", target).status == 404
 
 
-def test_a_door_is_opened_once_and_replaced_for_a_new_token(root: Path) -> None:
+def test_the_door_starts_a_process_once_and_its_secrets_stand_nowhere(root: Path) -> None:
+    door = open_door(root)
+    launch = {
+        "argv": ["sh", "-c", "echo $KEY; pwd; cat"],
+        "env": {"KEY": "correct-horse", "PATH": os.environ["PATH"]},
+        "cwd": str(root / "made" / "here"),
+        "directories": [str(root / "made" / "here")],
+        "fence": 1,
+        "lease": 60,
+    }
+    first, second = (knock(door, "POST", "/p/one/keep", body=json.dumps(launch).encode()) for _ in range(2))
+    assert first.json["pid"] == second.json["pid"]
+    expected = f"correct-horse\n{root}/made/here\n".encode()
+    wait_until(lambda: knock(door, "GET", "/p/one/out?fd=1&from=0").body == expected)
+    for file in (*root.glob("*"), *root.glob("one/*")):
+        if file.is_file() and file.name != "stdout":
+            assert b"correct-horse" not in file.read_bytes()
+    for kept in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert b"correct-horse" not in kept.read_bytes()
+
+
+def test_what_cannot_be_started_is_said_at_the_door(root: Path) -> None:
+    door = open_door(root)
+    refused = knock(door, "POST", "/p/one/keep", body=b'{"argv": []}')
+    assert (refused.status, refused.json["error"]) == (500, "argv is empty")
+
+
+def test_a_door_is_opened_once_and_has_another_token_after_it_was_killed(root: Path) -> None:
     first = open_door(root)
     assert open_door(root) == first
-    second = open_door(root, "another-token-long-enough")
-    assert second["pid"] != first["pid"]
-    assert knock(second["port"], "GET", "/status", token="another-token-long-enough").status == 200
+    os.kill(first["pid"], signal.SIGKILL)
+    second = open_door(root)
+    assert second["token"] != first["token"]
+    assert knock(second, "GET", "/status").status == 200
+    assert (root / "door").stat().st_mode & 0o077 == 0
 
 
-def test_a_door_without_a_token_is_not_opened(root: Path) -> None:
-    done = subprocess.run(
-        [*PYTHON, str(PROGRAM), "door", "--root", str(root), "--port", "0"],
-        input=b"",
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert b"token" in done.stderr
+def test_a_door_that_listens_elsewhere_is_replaced_under_its_token(root: Path) -> None:
+    first = open_door(root)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    second = open_door(root, port=port)
+    assert (second["port"], second["token"]) == (port, first["token"])
+
+
+def test_what_the_previous_release_keeps_is_reached_through_our_door(root: Path) -> None:
+    old = [*PYTHON, str(PREVIOUS)]
+    launch = json.dumps({"argv": ["cat"], "env": {"PATH": os.environ["PATH"]}, "fence": 1, "lease": 60})
+    keep = [*old, "keep", "--dir", str(root / "turn-1")]
+    subprocess.run(keep, input=launch.encode(), check=True, capture_output=True, timeout=30)
+    theirs = [*old, "door", "--root", str(root), "--host", "127.0.0.1", "--port", "0"]
+    given = b"a-token-long-enough"
+    subprocess.run(theirs, input=given, check=True, capture_output=True, timeout=30)
+    door = open_door(root)
+    assert knock(door, "GET", "/p/turn-1/status").json["version"] == 1
+    again = knock(door, "POST", "/p/turn-1/keep", body=launch.encode())
+    assert (again.status, again.json["version"]) == (200, 1)
+    assert knock(door, "POST", "/p/turn-1/in?off=0&fence=2&eof=1", body=b"words").status == 200
+    wait_until(lambda: knock(door, "GET", "/p/turn-1/status").json["exit_code"] == 0)
+    assert knock(door, "GET", "/p/turn-1/out?fd=1&from=0").body == b"words"

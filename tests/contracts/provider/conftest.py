@@ -14,6 +14,7 @@ from sandbox.bubblewrap import Options
 from sandbox.isolation import Bubblewrap, Unisolated
 from sandbox.local import LocalProvider
 from tests.boxes import cannot_be_tested
+from tests.remote_boxes import DirectoryProvider
 
 # What makes a provider, afresh each time: two of them on one directory are one bot before and after
 # a restart.
@@ -22,11 +23,17 @@ Make = Callable[[], Provider]
 PROVIDERS: dict[str, Callable[[Path], Provider]] = {
     "local": lambda directory: LocalProvider(directory, Bubblewrap(Options(), allow=())),
     "local-unsafe": lambda directory: LocalProvider(directory, Unisolated()),
+    "remote": DirectoryProvider,
+    "remote-exec": lambda directory: DirectoryProvider(directory, door=False),
 }
 
 # test name → provider → reason
 KNOWN_FAILURES: dict[str, dict[str, str]] = {
-    "test_only_what_is_visible_is_seen": {"local-unsafe": "it has no box to hide things in"},
+    "test_only_what_is_visible_is_seen": {
+        "local-unsafe": "it has no box to hide things in",
+        "remote": "one user and one file system, as separates_sessions says",
+        "remote-exec": "one user and one file system, as separates_sessions says",
+    },
 }
 
 # why a provider cannot work here ("" = it can), asked once

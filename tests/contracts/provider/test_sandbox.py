@@ -65,9 +65,10 @@ async def test_stopping_ends_what_runs_in_it(sandbox: Sandbox) -> None:
     running = asyncio.ensure_future(sandbox.run(Launch(("sleep", "600"), sandbox.home), timeout=600))
     await sh(sandbox, "true")
     await sandbox.stop()
-    assert not (await process.status()).running
     with pytest.raises(SandboxNotRunning):
         await running
+    await sandbox.start()
+    assert not (await process.status()).running
 
 
 async def test_starting_and_stopping_twice_is_no_error(sandbox: Sandbox) -> None:

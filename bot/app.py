@@ -174,6 +174,7 @@ def _provider(settings: Settings) -> Provider:
         settings.data_dir / "sandboxes",
         unsafe=settings.sandbox.unsafe,
         tools=settings.sandbox.tools,
+        mode=settings.egress.mode,
         allow=settings.egress.allow,
         loopback=settings.egress.loopback,
         ports_host=settings.sandbox.ports_host,

@@ -148,9 +148,12 @@ class SandboxSettings(Section):
 
 
 class EgressSettings(Section):
-    """allow: host:port patterns that boxes reach besides the defaults. loopback: host:port services
+    """mode: which hosts boxes reach. open: any public one on port 443; registries: the agents' models and
+    the common package registries; list: those of `allow` alone. allow: host:port patterns that boxes reach
+    besides. loopback: host:port services
     on this machine that boxes reach at the same port of their own loopback."""
 
+    mode: Literal["open", "registries", "list"] = "registries"
     allow: Listed = ()
     loopback: Listed = ()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bot.errors import ProviderUnavailable, SandboxError
-from bot.models import Launch
+from bot.models import DeniedHost, Launch
 from sandbox import bubblewrap
 from sandbox.bubblewrap import ETC_FILES, Command, Options, Place
 from sandbox.execute import execute
@@ -56,7 +56,7 @@ class Isolation(Protocol):
         """After the last program: nothing of the sandbox's keeps running beside it."""
         ...
 
-    def denied(self, place: Place, since: int) -> tuple[int, tuple[str, ...]]:
+    def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         """The hosts refused since a mark, and the new mark."""
         ...
 
@@ -103,7 +103,7 @@ class Bubblewrap:
         self._egress.pop(place.root, None)
         self._prepared.discard(place.root)
 
-    def denied(self, place: Place, since: int) -> tuple[int, tuple[str, ...]]:
+    def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         return self._proxy(place).denied(since)
 
     async def check(self, place: Place) -> None:
@@ -222,5 +222,5 @@ class Unisolated:
     async def stop(self, place: Place) -> None:
         pass
 
-    def denied(self, place: Place, since: int) -> tuple[int, tuple[str, ...]]:
+    def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         return since, ()

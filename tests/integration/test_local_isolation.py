@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from bot.errors import ProviderUnavailable, SandboxError
-from bot.models import ExecResult, Launch
+from bot.models import DeniedHost, ExecResult, Launch
 from sandbox.bubblewrap import Options
 from sandbox.isolation import Bubblewrap, Unisolated, mend
 from sandbox.local import LocalProvider, LocalSandbox
@@ -319,7 +319,7 @@ async def test_a_refused_host_is_named_to_the_agent_and_to_us(sandbox: LocalSand
     assert b"SANDPIPER_EGRESS_ALLOW" in refused.err
     assert before == ()
     mark, hosts = await sandbox.denied_hosts(mark)
-    assert hosts == ("evil.example:443",)
+    assert hosts == (DeniedHost("evil.example:443", "SANDPIPER_EGRESS_ALLOW"),)
     assert await sandbox.denied_hosts(mark) == (mark, ())
 
 

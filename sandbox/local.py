@@ -37,6 +37,7 @@ from bot.errors import (
 )
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
 from sandbox.bubblewrap import Options, Place
+from sandbox.cgroups import SETTINGS, Limits
 from sandbox.execute import execute
 from sandbox.inside.egress import Rules
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
@@ -74,12 +75,13 @@ def local_provider(
     allow: Sequence[str] = (),
     loopback: Sequence[str] = (),
     ports_host: str = "",
+    limits: Limits | None = None,
 ) -> LocalProvider:
     """The provider that the operator's settings describe.
 
     allow: what boxes reach besides what the egress mode lets through; in the mode `list` all that they
     reach. ports_host: the address of this machine on which people reach ports that agents share, "": they
-    don't.
+    don't. limits: of each sandbox.
 
     Raises SettingsError that names the variable.
     """
@@ -103,9 +105,14 @@ def local_provider(
         )
     shared = LocalPorts(ports_host)
     if unsafe:
+        for name in limits.controllers if limits else ():
+            raise SettingsError(
+                f"{SETTINGS[name]} limits sandboxes, and with SANDPIPER_SANDBOX_UNSAFE there are none.",
+                "Leave one of the two out.",
+            )
         return LocalProvider(directory, Unisolated(), ports=shared)
     options = Options(tools=tuple(Path(tool).expanduser() for tool in tools), loopback=tuple(ports))
-    return LocalProvider(directory, Bubblewrap(options, (*MODES[mode], *allow)), ports=shared)
+    return LocalProvider(directory, Bubblewrap(options, (*MODES[mode], *allow), limits), ports=shared)
 
 
 class LocalProvider:
@@ -349,7 +356,7 @@ class LocalSandbox:
             self._brief.difference_update(running)
         if not self._started.exists():
             raise SandboxNotRunning(f"The sandbox {self.id} was stopped meanwhile.")
-        if result.code == 1 and result.err.startswith(b"bwrap: "):
+        if result.code == 1 and result.err.startswith((b"bwrap: ", b"box: ")):
             raise SandboxError(f"The box could not be made: {result.err.decode(errors='replace').strip()}.")
         return result
 

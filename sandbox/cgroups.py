@@ -7,7 +7,6 @@ that has processes cannot share out what it has; a service manager that delegate
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 from collections.abc import Mapping, Sequence
@@ -78,9 +77,9 @@ def hierarchies(mounts: str, own: str) -> dict[str, Hierarchy]:
 
 def _below(mount: Path, root: str, path: str) -> Path:
     """Where a group is, when only the part of the tree below `root` is mounted."""
-    with contextlib.suppress(ValueError):
-        return mount / Path(path).relative_to(root)
-    return mount
+    if ".." in Path(path).parts or not Path(path).is_relative_to(root):
+        return mount
+    return mount / Path(path).relative_to(root)
 
 
 class Groups:

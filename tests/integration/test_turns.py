@@ -13,7 +13,7 @@ from bot.agents.codec import Permissions
 from bot.core import Policy
 from bot.driver import Deadlines
 from bot.errors import PushRefused
-from bot.models import Caps, DeniedHost, Mark, Mode, Outcome, SayingKind, TurnState, Verb
+from bot.models import Caps, Mark, Mode, Outcome, SayingKind, TurnState, Verb
 from bot.sessions import Defaults
 from tests.town import ANA, BEN, EVE, OPEN, Town, town
 from tests.world import MODEL_KEY, ScriptedProcess
@@ -104,30 +104,6 @@ async def is_running(t: Town, thread: str = "t1") -> bool:
     session = await t.store.session_of(f"slack:T1/C1:{thread}")
     turn = await t.store.open_turn(session.id) if session else None
     return turn is not None and turn.state is TurnState.RUNNING
-
-
-async def test_each_host_that_was_refused_is_told_once_with_the_setting_that_would_let_it_through(
-    tmp_path: Path,
-) -> None:
-    async def meets_closed_doors(agent: ScriptedProcess) -> None:
-        await agent.take()
-        [box] = t.provider.boxes.values()
-        box.denied += [
-            DeniedHost("evil.example:443", "SANDPIPER_EGRESS_ALLOW"),
-            DeniedHost("127.0.0.1:5432", "SANDPIPER_EGRESS_LOOPBACK"),
-            DeniedHost("169.254.169.254:80", ""),
-        ]
-        agent.say(done="I could not get out.")
-
-    async with town(tmp_path, [meets_closed_doors]) as t:
-        await t.say("go out")
-        await t.final()
-        told = [row.title for row in t.slack.pictures[-1].rows if row.title.startswith("Not allowed")]
-    assert told == [
-        "Not allowed: evil.example:443. SANDPIPER_EGRESS_ALLOW would let it through.",
-        "Not allowed: 127.0.0.1:5432. SANDPIPER_EGRESS_LOOPBACK would let it through.",
-        "Not allowed: 169.254.169.254:80. It is no public address, and no setting would let it through.",
-    ]
 
 
 async def test_a_message_that_is_deleted_while_we_prepare_starts_nothing(tmp_path: Path) -> None:

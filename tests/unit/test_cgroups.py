@@ -32,7 +32,8 @@ def test_groups_of_version_1_are_below_the_bots_own() -> None:
 def test_groups_of_version_2_are_beside_the_bots_own() -> None:
     service = "/system.slice/sandpiper.service"
     assert hierarchies(V2, f"0::{service}/bot\n") == {"": Hierarchy(2, Path(f"/sys/fs/cgroup{service}"))}
-    assert hierarchies(V2, "0::/\n") == {"": Hierarchy(2, Path("/sys/fs/cgroup"))}
+    for top in ("/", "/../elsewhere"):  # as far as a container sees
+        assert hierarchies(V2, f"0::{top}\n") == {"": Hierarchy(2, Path("/sys/fs/cgroup"))}
 
 
 def test_what_version_1_does_not_have_is_looked_for_in_version_2() -> None:

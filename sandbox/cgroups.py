@@ -124,7 +124,7 @@ class Groups:
             for directory in self.of(probe):
                 directory.rmdir()
         except (SandboxError, OSError) as error:
-            raise self._unavailable(self._limits.controllers[0], str(error)) from error
+            raise self._unavailable(self._limits.controllers[0], str(error).rstrip(".")) from error
 
     def of(self, name: str) -> tuple[Path, ...]:
         """The directories of a group."""

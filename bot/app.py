@@ -35,6 +35,7 @@ from handlers.github.webhooks import Webhooks
 from handlers.slack.install import PATH as SLACK_PATH
 from handlers.slack.install import Slack, connect
 from handlers.web.server import Later, WebServer, application
+from sandbox.cgroups import Limits
 from sandbox.local import local_provider
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
@@ -174,9 +175,11 @@ def _provider(settings: Settings) -> Provider:
         settings.data_dir / "sandboxes",
         unsafe=settings.sandbox.unsafe,
         tools=settings.sandbox.tools,
+        mode=settings.egress.mode,
         allow=settings.egress.allow,
         loopback=settings.egress.loopback,
         ports_host=settings.sandbox.ports_host,
+        limits=Limits(settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus),
     )
 
 

@@ -45,7 +45,7 @@ from bot.events import (
 )
 from bot.feed import STDERR, STDOUT, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, denied
 from bot.last_words import KEPT_BYTES, AgentDied, LastWords, not_started
-from bot.models import Inbox, Input, Launch, Memory, Offers, Record
+from bot.models import DeniedHost, Inbox, Input, Launch, Memory, Offers, Record
 from bot.patience import patiently
 from bot.ports import Process, Sandbox
 from bot.prompts import finish_up, said
@@ -196,6 +196,7 @@ class Conversation:
 
     async def _is_over(self, completed: Completed, feed: Feed) -> bool:
         """Nothing more to say to the agent? Else it was said, and its next word is awaited."""
+        await self._tell_denied()
         driver = self._driver
         if self._stopping:
             raise TurnStopped(self._stopping)
@@ -324,8 +325,15 @@ class Conversation:
 
     async def _tell_denied(self) -> None:
         self._denied_mark, hosts = await denied(self._sandbox, self._denied_mark)
-        for host in hosts:
-            await self._driver.notice(f"Not allowed: {host}. SANDPIPER_EGRESS_ALLOW would let it through.")
+        for denied_host in hosts:
+            await self._driver.notice(not_allowed(denied_host))
+
+
+def not_allowed(denied_host: DeniedHost) -> str:
+    way = f"{denied_host.setting} would let it through"
+    if not denied_host.setting:
+        way = "It is no public address, and no setting would let it through"
+    return f"Not allowed: {denied_host.host}. {way}."
 
 
 def memory_of(step: Step, codec: Codec, sandbox: Sandbox) -> Memory | None:

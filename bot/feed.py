@@ -11,6 +11,7 @@ from typing import Any
 
 from bot.driver import Deadlines
 from bot.errors import ProcessGone, SandboxError, SandboxGone, SandboxNotRunning, SandboxUnreachable
+from bot.models import DeniedHost
 from bot.ports import Clock, Process, Sandbox, Watch
 from bot.sharing import ShareOutcome
 
@@ -202,7 +203,7 @@ class Feed:
         await self._queue.put(Late(phase, seconds))
 
 
-async def denied(sandbox: Sandbox, mark: int) -> tuple[int, tuple[str, ...]]:
+async def denied(sandbox: Sandbox, mark: int) -> tuple[int, tuple[DeniedHost, ...]]:
     """Hosts that the egress rules refused since `mark`; nothing while the sandbox is away."""
     try:
         return await sandbox.denied_hosts(mark)

@@ -678,6 +678,14 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class DeniedHost:
+    """host:port that the egress rules refused. setting: what would let it through; "": nothing would."""
+
+    host: str
+    setting: str
+
+
+@dataclass(frozen=True, slots=True)
 class ExecResult:
     code: int
     out: bytes

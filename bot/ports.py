@@ -15,6 +15,7 @@ from bot.models import (
     Claim,
     CodeBundle,
     Delivery,
+    DeniedHost,
     ExecResult,
     Final,
     Identity,
@@ -266,7 +267,7 @@ class Sandbox(Protocol):
         """The process started by `key`, whoever started it. Raises ProcessGone."""
         ...
 
-    async def denied_hosts(self, since: int) -> tuple[int, tuple[str, ...]]:
+    async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         """Hosts that the egress rules refused since mark `since`, and the new mark."""
         ...
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from bot.agents.codec import Permissions
@@ -135,7 +135,9 @@ class SandboxSettings(Section):
     """provider: what makes sandboxes. unsafe: run agents without isolation, as the bot's own user.
     idle_stop: seconds without a turn after which a sandbox is stopped. orphan: seconds without the
     bot after which an agent ends itself. tools: read-only host directories that boxes see. ports_host: the
-    address of this machine where people reach ports that agents share; without it they don't."""
+    address of this machine where people reach ports that agents share; without it they don't. memory
+    (bytes, or as in 4GiB), pids (processes and threads), cpus (processors' time): limits of each sandbox;
+    0: none."""
 
     provider: Literal["local"] = "local"
     unsafe: bool = False
@@ -143,14 +145,20 @@ class SandboxSettings(Section):
     orphan: float = Field(default=86400, gt=0)
     tools: Listed = ()
     ports_host: str = ""
+    memory: ByteSize = ByteSize(0)
+    pids: int = Field(default=0, ge=0)
+    cpus: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     _lists = field_validator("tools", mode="before")(_split)
 
 
 class EgressSettings(Section):
-    """allow: host:port patterns that boxes reach besides the defaults. loopback: host:port services
+    """mode: which hosts boxes reach. open: any public one on port 443; registries: the agents' models and
+    the common package registries; list: those of `allow` alone. allow: host:port patterns that boxes reach
+    besides. loopback: host:port services
     on this machine that boxes reach at the same port of their own loopback."""
 
+    mode: Literal["open", "registries", "list"] = "registries"
     allow: Listed = ()
     loopback: Listed = ()
 

@@ -10,6 +10,8 @@ would show them in `ps`, and its own environment in the box's /proc/1/environ.
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from bot.errors import SandboxError
 from bot.models import Launch
+from sandbox import seccomp
 from sandbox.process import INSIDE
 
 HOME = "/home/agent"
@@ -38,6 +41,18 @@ ETC = (
 # fmt: on
 # ... and keys of the machine's own services are no trust anchors.
 PRIVATE_ETC = ("/etc/ssl/private", "/etc/pki/tls/private")
+
+# A shell goes into the sandbox's control groups and becomes bwrap, with the filter on a descriptor.
+FILTER_FD = 9
+ENTER = f"""
+filter=$1; shift
+while [ "$1" != -- ]; do
+    {{ echo 0 >"$1/cgroup.procs"; }} 2>/dev/null || {{ echo "box: it cannot enter $1" >&2; exit 1; }}
+    shift
+done
+shift
+exec "$@" {FILTER_FD}<"$filter"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,11 @@ class Place:
     def egress(self) -> Path:
         return self.run / "egress"
 
+    @property
+    def filter(self) -> Path:
+        """The system call filter; not there: no filter."""
+        return self.run / "filter"
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -91,13 +111,15 @@ class Command:
 class Options:
     """tools: directories of this machine that boxes see read-only at the same place, with their bin
     directory on PATH. loopback: ports of services on this machine that every program may use. Sizes
-    are bytes. limits: resource limits of each program and what it starts."""
+    are bytes. limits: resource limits of each program and what it starts. machine: the architecture,
+    as Python's platform names it, which decides the system call filter."""
 
     tools: tuple[Path, ...] = ()
     loopback: tuple[int, ...] = ()
     tmp_size: int = 1 << 30
     shm_size: int = 256 << 20
     limits: Mapping[str, int] = field(default_factory=lambda: {"nofile": 65536, "nproc": 4096, "core": 0})
+    machine: str = field(default_factory=platform.machine)
 
     @property
     def tool_path(self) -> list[str]:
@@ -118,10 +140,18 @@ class Options:
         return shutil.which("python3", path=":".join([*SYSTEM_PATH, *self.tool_path]))
 
 
-def build(place: Place, launch: Launch, options: Options, *, env_fd: int, brief: bool) -> Command:
+def build(
+    place: Place,
+    launch: Launch,
+    options: Options,
+    *,
+    env_fd: int,
+    brief: bool,
+    groups: Sequence[Path] = (),
+) -> Command:
     """The command line for a launch. Raises SandboxError for a path that no box has.
 
-    brief: the program may not outlive us.
+    brief: the program may not outlive us. groups: the control groups that it goes into.
     """
     ports = dict.fromkeys([*options.loopback, *launch.loopback])
     forward = [options.python() or "python3", "-I", "-S", f"{PROGRAMS}/forward.py"]
@@ -130,8 +160,12 @@ def build(place: Place, launch: Launch, options: Options, *, env_fd: int, brief:
         forward += ["--loopback", str(port)]
     for name, value in options.limits.items():
         forward += ["--limit", f"{name}={value}"]
+    filtered = seccomp.program(options.machine) is not None
     argv = [
+        *("/bin/sh", "-c", ENTER, "sandpiper", str(place.filter) if filtered else os.devnull),
+        *(*map(str, groups), "--"),
         "bwrap",
+        *(["--seccomp", str(FILTER_FD)] if filtered else []),
         *(["--die-with-parent"] if brief else []),
         *isolation(),
         *system(options),

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from bot.errors import ProviderUnavailable, SandboxError
-from bot.models import Launch
-from sandbox import bubblewrap
+from bot.models import DeniedHost, Launch
+from sandbox import bubblewrap, seccomp
 from sandbox.bubblewrap import ETC_FILES, Command, Options, Place
+from sandbox.cgroups import Groups, Limits
 from sandbox.execute import execute
 from sandbox.local_egress import Egress
 from sandbox.process import INSIDE, helper
@@ -56,7 +57,7 @@ class Isolation(Protocol):
         """After the last program: nothing of the sandbox's keeps running beside it."""
         ...
 
-    def denied(self, place: Place, since: int) -> tuple[int, tuple[str, ...]]:
+    def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         """The hosts refused since a mark, and the new mark."""
         ...
 
@@ -64,10 +65,11 @@ class Isolation(Protocol):
 class Bubblewrap:
     """Every program in a box of its own, with the sandbox's egress proxy as the only way out."""
 
-    warning = ""
-
-    def __init__(self, options: Options, allow: Iterable[str]) -> None:
+    def __init__(self, options: Options, allow: Iterable[str], limits: Limits | None = None) -> None:
         self._options = options
+        self._groups = Groups.here(limits) if limits and limits.controllers else None
+        self._filter = seccomp.program(options.machine)
+        self.warning = "" if self._filter else UNFILTERED.format(machine=options.machine)
         self._allow = tuple(allow)
         self._egress: dict[Path, Egress] = {}
         self._prepared: set[Path] = set()
@@ -80,6 +82,10 @@ class Bubblewrap:
             place.etc.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name, text in ETC_FILES.items():
                 (place.etc / name).write_text(text, encoding="utf-8")
+            if self._filter:
+                place.filter.write_bytes(self._filter)
+            if self._groups:
+                self._groups.make(_group(place))
             self._prepared.add(place.root)
         for path in launch.visible:
             bubblewrap.on_host(place, path).mkdir(mode=0o700, exist_ok=True)
@@ -93,7 +99,8 @@ class Bubblewrap:
         await self._proxy(place).ensure(f"127.0.0.1:{port}" for port in ports)
 
     def command(self, place: Place, launch: Launch, *, env_fd: int, brief: bool) -> Command:
-        return bubblewrap.build(place, launch, self._options, env_fd=env_fd, brief=brief)
+        groups = self._groups.of(_group(place)) if self._groups else ()
+        return bubblewrap.build(place, launch, self._options, env_fd=env_fd, brief=brief, groups=groups)
 
     def reaching(self, place: Place, path: str) -> tuple[str, ...]:
         return bubblewrap.reaching(path)
@@ -102,8 +109,10 @@ class Bubblewrap:
         await self._proxy(place).stop()
         self._egress.pop(place.root, None)
         self._prepared.discard(place.root)
+        if self._groups:
+            await self._groups.remove(_group(place))
 
-    def denied(self, place: Place, since: int) -> tuple[int, tuple[str, ...]]:
+    def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         return self._proxy(place).denied(since)
 
     async def check(self, place: Place) -> None:
@@ -122,6 +131,8 @@ class Bubblewrap:
                 raise ProviderUnavailable(f"SANDPIPER_SANDBOX_TOOLS names {tool}, which is no directory.")
         if os.geteuid() == 0:
             log.warning("The bot runs as root, and so do its local sandboxes; an ordinary user is safer.")
+        if self._groups:
+            self._groups.check()
         try:
             await self.ready(place, PROBE)
             result = await execute(
@@ -143,6 +154,12 @@ class Bubblewrap:
         return self._egress[place.root]
 
 
+def _group(place: Place) -> str:
+    """The name of a sandbox's control group; sandboxes that are being made have a dot before theirs."""
+    return f"sandpiper-{place.root.name.lstrip('.')}"
+
+
+UNFILTERED = "local sandboxes have no system call filter on {machine}, only on x86_64 and aarch64"
 PROBE = Launch(("true",), cwd=bubblewrap.HOME)
 
 # Kernel switches that keep unprivileged users from making namespaces: file, the value that does, mend.
@@ -222,5 +239,5 @@ class Unisolated:
     async def stop(self, place: Place) -> None:
         pass
 
-    def denied(self, place: Place, since: int) -> tuple[int, tuple[str, ...]]:
+    def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         return since, ()

@@ -35,12 +35,13 @@ from bot.errors import (
     SandboxNotRunning,
     SettingsError,
 )
-from bot.models import ExecResult, Launch, SandboxState
+from bot.models import DeniedHost, ExecResult, Launch, SandboxState
 from sandbox.bubblewrap import Options, Place
+from sandbox.cgroups import SETTINGS, Limits
 from sandbox.execute import execute
 from sandbox.inside.egress import Rules
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
-from sandbox.local_egress import DEFAULT_ALLOW
+from sandbox.local_egress import MODES, EgressMode
 from sandbox.local_ports import LocalPorts
 from sandbox.process import (
     HANDOVER_FD,
@@ -70,12 +71,17 @@ def local_provider(
     *,
     unsafe: bool = False,
     tools: Sequence[str] = (),
+    mode: EgressMode = "registries",
     allow: Sequence[str] = (),
     loopback: Sequence[str] = (),
     ports_host: str = "",
+    limits: Limits | None = None,
 ) -> LocalProvider:
-    """The provider that the operator's settings describe; `allow` comes besides the defaults. ports_host:
-    the address of this machine on which people reach ports that agents share, "": they don't.
+    """The provider that the operator's settings describe.
+
+    allow: what boxes reach besides what the egress mode lets through; in the mode `list` all that they
+    reach. ports_host: the address of this machine on which people reach ports that agents share, "": they
+    don't. limits: of each sandbox.
 
     Raises SettingsError that names the variable.
     """
@@ -92,11 +98,21 @@ def local_provider(
         Rules({"allow": list(allow)})
     except ValueError as error:
         raise SettingsError(f"SANDPIPER_EGRESS_ALLOW: {error}.", "Write it as example.com:443.") from error
+    if mode == "list" and not allow:
+        raise SettingsError(
+            "SANDPIPER_EGRESS_ALLOW is empty, and SANDPIPER_EGRESS_MODE=list lets nothing else through.",
+            "Name at least the host of your agents' model, as in api.anthropic.com:443.",
+        )
     shared = LocalPorts(ports_host)
     if unsafe:
+        for name in limits.controllers if limits else ():
+            raise SettingsError(
+                f"{SETTINGS[name]} limits sandboxes, and with SANDPIPER_SANDBOX_UNSAFE there are none.",
+                "Leave one of the two out.",
+            )
         return LocalProvider(directory, Unisolated(), ports=shared)
     options = Options(tools=tuple(Path(tool).expanduser() for tool in tools), loopback=tuple(ports))
-    return LocalProvider(directory, Bubblewrap(options, (*DEFAULT_ALLOW, *allow)), ports=shared)
+    return LocalProvider(directory, Bubblewrap(options, (*MODES[mode], *allow), limits), ports=shared)
 
 
 class LocalProvider:
@@ -285,7 +301,7 @@ class LocalSandbox:
     async def conceal(self, path: str) -> None:
         await self._ports.conceal(self._place.home / self._in_home(path))
 
-    async def denied_hosts(self, since: int) -> tuple[int, tuple[str, ...]]:
+    async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         await self.state()
         return self._isolation.denied(self._place, since)
 
@@ -340,7 +356,7 @@ class LocalSandbox:
             self._brief.difference_update(running)
         if not self._started.exists():
             raise SandboxNotRunning(f"The sandbox {self.id} was stopped meanwhile.")
-        if result.code == 1 and result.err.startswith(b"bwrap: "):
+        if result.code == 1 and result.err.startswith((b"bwrap: ", b"box: ")):
             raise SandboxError(f"The box could not be made: {result.err.decode(errors='replace').strip()}.")
         return result
 

@@ -7,16 +7,21 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from bot.errors import SandboxError
+from bot.models import DeniedHost
+from sandbox.inside.egress import ALLOW_SETTING
 from sandbox.process import INSIDE, helper, run_helper
 
 PROGRAM = INSIDE / "egress.py"
 
+EgressMode = Literal["open", "registries", "list"]
+
 # Where agents' models live, and where builds and tests fetch what they need.
-DEFAULT_ALLOW = (
+REGISTRIES = (
     "api.anthropic.com:443",
     "console.anthropic.com:443",
     "platform.claude.com:443",
@@ -42,6 +47,8 @@ DEFAULT_ALLOW = (
     "plugins.gradle.org:443",
     "repo.packagist.org:443",
 )
+# What each mode of SANDPIPER_EGRESS_MODE lets through besides the operator's own list.
+MODES: Mapping[EgressMode, tuple[str, ...]] = {"open": ("*:443",), "registries": REGISTRIES, "list": ()}
 
 
 class Egress:
@@ -91,14 +98,17 @@ class Egress:
                 )
             (self._directory / "egress.json").unlink(missing_ok=True)
 
-    def denied(self, since: int) -> tuple[int, tuple[str, ...]]:
-        """What was refused since a mark (a number of lines), each "host:port" once."""
+    def denied(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
+        """What was refused since a mark (a number of lines), each host and port once."""
         try:
             lines = (self._directory / "denied.jsonl").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return since, ()
         entries = [json.loads(line) for line in lines[since:]]
-        return len(lines), tuple(f"{entry['host']}:{entry['port']}" for entry in entries)
+        return len(lines), tuple(
+            DeniedHost(f"{entry['host']}:{entry['port']}", entry.get("setting", ALLOW_SETTING))
+            for entry in entries  # those of an earlier release don't name it
+        )
 
     def _remembered(self) -> set[str]:
         try:

@@ -40,6 +40,7 @@ from bot.models import (
     Chunk,
     CodeBundle,
     Delivery,
+    DeniedHost,
     ExecResult,
     Identity,
     Launch,
@@ -491,7 +492,7 @@ class HostSandbox:
         self.processes: dict[str, ScriptedProcess] = {}
         self.scripts: list[Script] = agents
         self.playing: list[asyncio.Task[None]] = []
-        self.denied: list[str] = []
+        self.denied: list[DeniedHost] = []
         self.exposed: dict[str, int] = {}
 
     async def state(self) -> SandboxState:
@@ -547,7 +548,7 @@ class HostSandbox:
     async def conceal(self, path: str) -> None:
         self.exposed.pop(path, None)
 
-    async def denied_hosts(self, since: int) -> tuple[int, tuple[str, ...]]:
+    async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         return len(self.denied), tuple(self.denied[since:])
 
 

@@ -15,7 +15,8 @@ resolved once, and the connection goes to the address that was checked.
 
 DIR/box/proxy.sock speaks HTTP: CONNECT, and plain requests with an absolute URI. Mount the directory
 DIR/box into the sandbox, never the socket itself, which is another file after a restart. A refusal is a 403
-that names the host and the setting, and a line in DIR/denied.jsonl, once per host and port.
+that names the host and the setting that would let it through, if there is one, and a line in
+DIR/denied.jsonl, once per host and port.
 """
 
 # ruff: noqa: UP041  before Python 3.11, asyncio has a TimeoutError of its own
@@ -37,7 +38,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-SETTING = "SANDPIPER_EGRESS_ALLOW"
+ALLOW_SETTING = "SANDPIPER_EGRESS_ALLOW"
+LOOPBACK_SETTING = "SANDPIPER_EGRESS_LOOPBACK"
 MAX_HEAD = 64 << 10
 MAX_CONNECTIONS = 512
 MAX_DENIED = 1000  # lines kept of what was refused: a box must not fill our disk
@@ -46,15 +48,22 @@ DIAL_TIMEOUT = 20.0
 START_PATIENCE = 10.0
 LOOK_EVERY = 30.0  # seconds between looks whether our directory still exists
 
-# Public addresses that are no public service: Azure's host agent, and prefixes that carry an IPv4
-# address of anybody's choice through a translator.
-SPECIAL = [ipaddress.ip_network(net) for net in ("168.63.129.16/32", "64:ff9b::/96", "2002::/16")]
+# All public IPv6 addresses begin like this (RFC 4291); what carries an IPv4 address of anybody's choice
+# through a translator (::/96, 64:ff9b::/96) does not.
+PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
+# Public addresses that are no public service: Azure's host agent, and 6to4, another such translator.
+SPECIAL = [ipaddress.ip_network(net) for net in ("168.63.129.16/32", "2002::/16")]
 
 Resolve = Callable[[str, int], Awaitable["list[str]"]]
 
 
 class Denied(Exception):
-    """The rules say no; the text is one line for whoever asked."""
+    """The rules say no; the text is one line for whoever asked. setting: what would let it through; "":
+    nothing would."""
+
+    def __init__(self, text: str, setting: str = "") -> None:
+        super().__init__(text)
+        self.setting = setting
 
 
 class Rules:
@@ -88,10 +97,27 @@ def matches(pattern: str, host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-        ip = ip.ipv4_mapped
+    ip = plain(address)
+    if ip.version == 6 and ip not in PUBLIC_IPV6:
+        return False
     return ip.is_global and not ip.is_multicast and not any(ip in net for net in SPECIAL)
+
+
+def plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An IPv4 address in IPv6's clothes is an IPv4 address."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return (ip.version == 6 and ip.ipv4_mapped) or ip
+
+
+def literal(host: str) -> str:
+    """The address that a host is written as, in any form that a resolver takes (127.1, 0x7f000001); "":
+    it is a name."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host.partition("%")[0])
+        return host
+    with contextlib.suppress(OSError):
+        return socket.inet_ntoa(socket.inet_aton(host))
+    return ""
 
 
 async def look_up(host: str, port: int) -> list[str]:
@@ -107,12 +133,24 @@ async def admit(host: str, port: int, rules: Rules, resolve: Resolve) -> list[st
         if not inside:
             raise Denied(f"{host}:{port} is named as a loopback service but is not on this machine")
         return inside
+    address = "127.0.0.1" if f".{host}".endswith(".localhost") else literal(host)
+    if address and not is_public(address):
+        raise not_public(host, port, [address])
     if not rules.names(host, port):
-        raise Denied(f"egress to {host}:{port} is not allowed from this sandbox; {SETTING} can allow it")
-    public = [address for address in await resolve(host, port) if is_public(address)]
+        text = f"egress to {host}:{port} is not allowed from this sandbox; {ALLOW_SETTING} can allow it"
+        raise Denied(text, ALLOW_SETTING)
+    addresses = await resolve(host, port)
+    public = [address for address in addresses if is_public(address)]
     if not public:
-        raise Denied(f"{host}:{port} is not a public address, so {SETTING} does not cover it")
+        raise not_public(host, port, addresses)
     return public
+
+
+def not_public(host: str, port: int, addresses: list[str]) -> Denied:
+    here = any(plain(address).is_loopback for address in addresses)
+    way = f"; {LOOPBACK_SETTING}=127.0.0.1:{port} can allow a service of this machine" if here else ""
+    text = f"{host}:{port} is not a public address, so {ALLOW_SETTING} does not cover it{way}"
+    return Denied(text, LOOPBACK_SETTING if here else "")
 
 
 class Ledger:
@@ -129,11 +167,12 @@ class Ledger:
                 except ValueError:
                     continue  # cut off by a power failure
 
-    def note(self, host: str, port: int, why: str) -> None:
+    def note(self, host: str, port: int, no: Denied) -> None:
         if (host, port) in self.seen or len(self.seen) >= MAX_DENIED:
             return
         self.seen.add((host, port))
-        line = json.dumps({"host": host, "port": port, "why": why, "at": round(time.time(), 3)})
+        entry = {"host": host, "port": port, "why": str(no), "setting": no.setting}
+        line = json.dumps({**entry, "at": round(time.time(), 3)})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -181,7 +220,7 @@ class Proxy:
         try:
             addresses = await admit(host, port, self.rules(), self.resolve)
         except Denied as no:
-            self.ledger.note(host, port, str(no))
+            self.ledger.note(host, port, no)
             return await answer(writer, 403, str(no))
         except (OSError, UnicodeError) as error:
             return await answer(writer, 502, f"{host} cannot be resolved: {error}")

@@ -22,20 +22,17 @@ from typing import Any
 import pytest
 
 from bot.errors import ProviderUnavailable, SandboxError
-from bot.models import ExecResult, Launch
-from sandbox.bubblewrap import Options
-from sandbox.isolation import Bubblewrap, Unisolated, mend
-from sandbox.local import LocalProvider, LocalSandbox
+from bot.models import DeniedHost, Launch
+from sandbox.isolation import Unisolated, mend
+from sandbox.local import LocalProvider, LocalSandbox, local_provider
+from sandbox.local_egress import MODES, EgressMode
 from tests.boxes import cannot_be_tested
+from tests.local_boxes import attempt, make, sh
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 SECRET = "bot-secret-" + secrets.token_hex(8)
 Create = Callable[..., Awaitable[LocalSandbox]]
-
-
-def make(directory: Path, **options: Any) -> LocalProvider:
-    return LocalProvider(directory, Bubblewrap(Options(**options), allow=("registry.npmjs.org:443",)))
 
 
 @pytest.fixture
@@ -66,19 +63,6 @@ async def sandbox(create: Create) -> LocalSandbox:
 @pytest.fixture(autouse=True)
 def _secret_of_the_bot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SANDPIPER_SLACK_BOT_TOKEN", SECRET)
-
-
-async def attempt(
-    sandbox: LocalSandbox, script: str, *args: str, visible: tuple[str, ...] = (), **more: Any
-) -> ExecResult:
-    launch = Launch(("sh", "-c", script, "sh", *args), cwd=sandbox.home, visible=visible, **more)
-    return await sandbox.run(launch)
-
-
-async def sh(sandbox: LocalSandbox, script: str, *args: str, **more: Any) -> str:
-    result = await attempt(sandbox, script, *args, **more)
-    assert result.code == 0, result.err.decode()
-    return result.out.decode().strip()
 
 
 # Files
@@ -288,15 +272,48 @@ def service() -> Iterator[int]:
         server.shutdown()
 
 
-FETCH = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
+FETCH = """
+import sys, urllib.error, urllib.request as u
+try:
+    print(u.urlopen(sys.argv[1]).read().decode())
+except urllib.error.HTTPError as error:
+    raise SystemExit(error.read().decode())
+"""
 CONNECT = "import sys, socket; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"
 
 
-async def test_nothing_is_reached_directly(sandbox: LocalSandbox, service: int) -> None:
+async def test_the_hosts_loopback_is_not_reached(sandbox: LocalSandbox, service: int) -> None:
     refused = await attempt(sandbox, 'python3 -c "$1" 127.0.0.1 "$2"', CONNECT, str(service))
     assert b"ConnectionRefusedError" in refused.err
-    unreachable = await attempt(sandbox, 'python3 -c "$1" 93.184.216.34 443', CONNECT)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "169.254.169.254", "10.0.0.1"])
+async def test_no_address_is_reached_directly(sandbox: LocalSandbox, address: str) -> None:
+    unreachable = await attempt(sandbox, 'python3 -c "$1" "$2" 80', CONNECT, address)
     assert b"Network is unreachable" in unreachable.err
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_clouds_metadata_service_is_not_reached_by_the_proxy(
+    tmp_path: Path, mode: EgressMode
+) -> None:
+    """... whatever the mode and the operator's list, and nothing is said to help."""
+    allow = ("169.254.169.254:80", "*:80")
+    provider = local_provider(tmp_path / "sandboxes", mode=mode, allow=allow)
+    sandbox = await provider.create({})
+    for host in ("169.254.169.254", "[::ffff:169.254.169.254]", "2852039166"):
+        refused = await attempt(sandbox, 'python3 -c "$1" "http://$2/latest/meta-data/"', FETCH, host)
+        assert b"not a public address" in refused.err
+    _, hosts = await sandbox.denied_hosts(0)
+    assert [host.host for host in hosts] == [
+        "169.254.169.254:80",
+        "::ffff:169.254.169.254:80",
+        "2852039166:80",
+    ]
+    assert {host.setting for host in hosts} == {""}
+
+
+async def test_the_hosts_abstract_sockets_are_not_reached(sandbox: LocalSandbox) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         name = f"\0sandpiper-test-{os.getpid()}"
         listener.bind(name)
@@ -319,7 +336,7 @@ async def test_a_refused_host_is_named_to_the_agent_and_to_us(sandbox: LocalSand
     assert b"SANDPIPER_EGRESS_ALLOW" in refused.err
     assert before == ()
     mark, hosts = await sandbox.denied_hosts(mark)
-    assert hosts == ("evil.example:443",)
+    assert hosts == (DeniedHost("evil.example:443", "SANDPIPER_EGRESS_ALLOW"),)
     assert await sandbox.denied_hosts(mark) == (mark, ())
 
 
@@ -485,7 +502,9 @@ def test_all_of_this_holds_for_an_unprivileged_bot() -> None:
     if found is None:
         pytest.skip("no interpreter here can be used by another user")
     command, env = found
-    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", str(Path(__file__).resolve())]
+    here = Path(__file__).resolve()
+    files = [str(here), str(here.with_name("test_local_hardening.py"))]
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", *files]
     done = subprocess.run(
         [*command, *tests], cwd=ROOT, env=env, capture_output=True, check=False, timeout=110
     )

@@ -181,6 +181,69 @@ def test_private_addresses_are_refused_even_when_every_host_is_allowed(
     assert answer.startswith("HTTP/1.1 403 "), answer
 
 
+def asked(names: dict[str, str]) -> egress.Resolve:
+    async def resolve(host: str, port: int) -> list[str]:
+        return [names[host]]
+
+    return resolve
+
+
+MODES = {
+    "open": ["*:443"],
+    "registries": ["pypi.org:443"],
+    "list": ["metadata.example:443", "db.example:443"],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_private_address_is_refused_by_name_in_each_mode(mode: str) -> None:
+    rules = egress.Rules({"allow": [*MODES[mode], "metadata.example:443", "db.example:443"]})
+    names = asked({"metadata.example": "169.254.169.254", "db.example": "10.0.0.8"})
+    for host in ("metadata.example", "db.example"):
+        with pytest.raises(egress.Denied, match="not a public address") as no:
+            await egress.admit(host, 443, rules, names)
+        assert no.value.setting == ""
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("host", "setting"),
+    [
+        ("169.254.169.254", ""),
+        ("192.168.0.1", ""),
+        ("0xa9fea9fe", ""),
+        ("fe80::1", ""),
+        ("fec0::1", ""),
+        ("::169.254.169.254", ""),
+        ("127.0.0.1", "SANDPIPER_EGRESS_LOOPBACK"),
+        ("127.1", "SANDPIPER_EGRESS_LOOPBACK"),
+        ("::1", "SANDPIPER_EGRESS_LOOPBACK"),
+        ("localhost", "SANDPIPER_EGRESS_LOOPBACK"),
+        ("web.localhost", "SANDPIPER_EGRESS_LOOPBACK"),
+    ],
+)
+async def test_a_private_address_is_refused_by_literal_with_the_setting_if_there_is_one(
+    mode: str, host: str, setting: str
+) -> None:
+    """... and never with the one that would not help."""
+    with pytest.raises(egress.Denied, match="not a public address") as no:
+        await egress.admit(host, 443, egress.Rules({"allow": MODES[mode]}), asked({}))
+    assert no.value.setting == setting
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "address",
+    ["::ffff:169.254.169.254", "::ffff:7f00:1", "::ffff:10.0.0.8", "64:ff9b::a9fe:a9fe", "2002:a00:8::1"],
+)
+async def test_a_private_address_is_refused_in_ipv6_clothes(mode: str, address: str) -> None:
+    rules = egress.Rules({"allow": [*MODES[mode], "mapped.example:443"]})
+    with pytest.raises(egress.Denied, match="not a public address"):
+        await egress.admit(address, 443, rules, asked({}))
+    with pytest.raises(egress.Denied, match="not a public address"):
+        await egress.admit("mapped.example", 443, rules, asked({"mapped.example": address}))
+
+
 async def test_a_name_is_resolved_once_and_the_checked_address_is_dialled() -> None:
     answers = iter([["93.184.216.34"], ["127.0.0.1"]])
 
@@ -312,6 +375,69 @@ def test_an_allowed_public_host_is_reached_by_tunnel_and_by_plain_request(box: B
         assert box.say("GET http://private.example/page HTTP/1.1").startswith("HTTP/1.1 403 ")
         assert box.refused() == ["denied.example:80", "private.example:80"]
         world.communicate()
+
+
+REDIRECT = """
+    import http.server, sys
+
+    class Redirect(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", "http:/" + self.path)
+            self.end_headers()
+
+    http.server.HTTPServer(("93.184.216.34", 80), Redirect).serve_forever()
+"""
+REDIRECTING = """
+    mount --bind {hosts} /etc/hosts
+    ip link set lo up
+    ip address add 93.184.216.34/32 dev lo
+    ip address add 169.254.169.254/32 dev lo
+    {python} {server} 2>/dev/null &
+    server=$!
+    {egress} <{config}
+    {python} {forward} --socket {socket} -- {python} -c '{fetch}' || true
+    kill $server
+"""
+FOLLOW = """
+import time, urllib.error, urllib.request
+for target in ("169.254.169.254/latest", "metadata.example/latest", "10.0.0.8:80/", "[::ffff:10.0.0.8]:80/"):
+    while True:
+        try:
+            urllib.request.urlopen("http://public.example/" + target)
+        except urllib.error.HTTPError as error:
+            if error.code == 502:  # the server is still starting
+                time.sleep(0.05)
+                continue
+            print(error.code, error.read().decode().strip())
+        break
+"""
+
+
+@needs_namespaces
+def test_a_private_address_is_refused_by_redirect(box: Box, tmp_path: Path) -> None:
+    """The client follows it through the proxy, as any request."""
+    hosts, config, server = tmp_path / "hosts", tmp_path / "config", tmp_path / "server.py"
+    hosts.write_text("93.184.216.34 public.example\n169.254.169.254 metadata.example\n")
+    config.write_text(json.dumps({"allow": ["*:80"]}))
+    server.write_text(textwrap.dedent(REDIRECT))
+    script = textwrap.dedent(REDIRECTING).format(
+        hosts=hosts,
+        python=sys.executable,
+        server=server,
+        egress=" ".join(box.command("start")),
+        config=config,
+        forward=INSIDE / "forward.py",
+        socket=box.socket,
+        fetch=FOLLOW,
+    )
+    env = {**os.environ, "no_proxy": ""}
+    done = subprocess.run(
+        [*UNSHARE, "sh", "-ec", script], capture_output=True, check=False, env=env, timeout=60
+    )
+    said = done.stdout.decode().splitlines()[1:]
+    assert [line[:4] for line in said] == ["403 "] * 4, done.stdout.decode() + done.stderr.decode()
+    assert all("not a public address" in line for line in said)
 
 
 # Its life

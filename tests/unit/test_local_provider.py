@@ -11,7 +11,7 @@ from bot.models import Launch
 from sandbox.bubblewrap import Options, Place, build, on_host, reaching
 from sandbox.inside.egress import Rules
 from sandbox.local import local_provider
-from sandbox.local_egress import DEFAULT_ALLOW
+from sandbox.local_egress import MODES, EgressMode
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,25 @@ def test_the_unsafe_mode_is_only_there_by_name_and_says_so(tmp_path: Path) -> No
     assert "without isolation" in local_provider(tmp_path, unsafe=True).warning
 
 
-def test_the_default_rules_are_well_formed() -> None:
-    assert Rules({"allow": list(DEFAULT_ALLOW)}).names("api.anthropic.com", 443)
+def test_a_list_that_lets_nothing_through_names_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="SANDPIPER_EGRESS_ALLOW"):
+        local_provider(tmp_path, mode="list")
+    local_provider(tmp_path, mode="list", allow=["api.anthropic.com:443"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "lets_through"),
+    [
+        ("open", {"api.anthropic.com:443", "pypi.org:443", "anything.example:443"}),
+        ("registries", {"api.anthropic.com:443", "pypi.org:443"}),
+        ("list", set()),
+    ],
+)
+def test_what_each_egress_mode_lets_through(mode: EgressMode, lets_through: set[str]) -> None:
+    rules = Rules({"allow": list(MODES[mode])})
+    hosts = ("api.anthropic.com", "pypi.org", "anything.example")
+    asked = {(host, port) for host in hosts for port in (443, 80, 22)}
+    assert {f"{host}:{port}" for host, port in asked if rules.names(host, port)} == lets_through
 
 
 async def test_what_an_earlier_life_left_half_made_is_cleared_away(tmp_path: Path) -> None:

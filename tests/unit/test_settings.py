@@ -55,11 +55,21 @@ def test_slack_without_a_way_in_or_without_code_names_both(tmp_path: Path) -> No
         ("SANDPIPER_WEB_PORT", "70000"),
         ("SANDPIPER_STEER_POLICY", "everybody"),
         ("SANDPIPER_SANDBOX_PROVIDER", "cloud"),
+        ("SANDPIPER_SANDBOX_MEMORY", "lots"),
+        ("SANDPIPER_SANDBOX_PIDS", "-1"),
+        ("SANDPIPER_SANDBOX_CPUS", "inf"),
+        ("SANDPIPER_EGRESS_MODE", "everything"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_variable(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         loaded(tmp_path, **{name: value})
+
+
+def test_limits_are_read_as_people_write_them(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, SANDPIPER_SANDBOX_MEMORY="4GiB", SANDPIPER_SANDBOX_CPUS="1.5")
+    assert (settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus) == (4 << 30, 0, 1.5)
+    assert loaded(tmp_path, SANDPIPER_SANDBOX_MEMORY="").sandbox.memory == 0
 
 
 def test_secrets_do_not_show(tmp_path: Path) -> None:

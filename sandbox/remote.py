@@ -24,7 +24,7 @@ from bot.errors import (
     SandboxGone,
     SandboxUnreachable,
 )
-from bot.models import ExecResult, Launch, SandboxState
+from bot.models import DeniedHost, ExecResult, Launch, SandboxState
 from sandbox.box import Box
 from sandbox.execute import CLIP
 from sandbox.process import END_WITHIN, KeptProcess, Reply, description, understood
@@ -202,7 +202,7 @@ class RemoteSandbox:
     async def conceal(self, path: str) -> None:
         """The address is the provider's own; it leads nowhere when nothing listens on the port any more."""
 
-    async def denied_hosts(self, since: int) -> tuple[int, tuple[str, ...]]:
+    async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         """Egress rules are the provider's, and none tells whom they refused."""
         return since, ()
 

@@ -3,7 +3,7 @@
 A list of what is refused, not of what is allowed: compilers, browsers and language runtimes use nearly
 everything else, and a new call must not break them. Refused with EPERM, and with ENOSYS where programs know
 an older way. The program is classic BPF, as bwrap's --seccomp reads it; why it is assembled here is told in
-docs/decisions/0013-system-call-filter.md.
+docs/decisions/0014-system-call-filter.md.
 
 ptrace stays, for debuggers: a box has its own processes only.
 """

@@ -60,7 +60,8 @@ class Capabilities:
     asks before it acts, where it is told to. questions: it can put one to people and wait. side_tools: it can
     be given tools of ours (bot/agents/side_tools.py). efforts: how hard it can be told to think, from little
     to much. models: the only names that it may be asked for, by its settings; none: what it lists counts, as
-    `listing` says. version: the one that it is pinned to.
+    `listing` says. aliases: its own words for models, where it is known that a name without a digit is
+    one of these or none. version: the one that it is pinned to.
     """
 
     steering: Steering = Steering.NATIVE
@@ -75,6 +76,7 @@ class Capabilities:
     efforts: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     listing: Listing = Listing.NONE
+    aliases: tuple[str, ...] = ()
     version: str = ""
 
 

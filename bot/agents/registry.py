@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -78,6 +79,8 @@ def doubt(can: Capabilities, wanted: Choice, choice: Choice, offered: Offered | 
 def _check_model(agent: str, model: str, can: Capabilities, offered: Offered | None) -> None:
     """What settings name counts before what the agent lists."""
     names = can.models or (offered.names if offered and offered.is_whole_for(model) else None)
+    if names is None and can.aliases and not re.search(r"\d", model):
+        names = tuple(dict.fromkeys((*can.aliases, *(offered.names if offered else ()))))
     if names is not None and model not in names:
         raise AgentUnknown(f"{agent} has no model '{model}'.", _instead(model, names))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from bot.agents.claude.asks import Asks
 from bot.agents.claude.calls import Calls
@@ -72,6 +73,9 @@ MODES = {
 # ignored in a workspace that nobody has called trusted, but its hooks are not.) CLAUDE.md is still read.
 ONLY_PEOPLE_ALLOW = {"allowManagedPermissionRulesOnly": True, "allowManagedHooksOnly": True}
 
+# Claude's words for models, as 2.1.329 has them (November 2026). Anthropic's own names all have a digit.
+ALIASES = ("default", "best", "opus", "sonnet", "haiku", "fable", "opusplan")
+
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
@@ -120,6 +124,8 @@ class ClaudeCodec:
         given = {"ANTHROPIC_API_KEY": api_key, "CLAUDE_CODE_OAUTH_TOKEN": oauth_token}
         self._secrets = {name: value for name, value in given.items() if value}
         self._base_url = base_url
+        if not base_url:  # behind another endpoint, models may have any names
+            self.capabilities = replace(self.capabilities, aliases=ALIASES)
         self._model = model
         self._command = tuple(command)
         self._env = dict(env or {})

@@ -12,7 +12,7 @@ from bot.agents.registry import find
 from bot.conversation import AgentFailed, Conversation, memory_of, prompt_key, record_of
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.endings import Endings
-from bot.errors import ProcessGone
+from bot.errors import LeaseLost, ProcessGone, SandpiperError, StoreUnavailable
 from bot.events import Cause
 from bot.last_words import AgentDied
 from bot.models import Fate, Input, Launch, Memory, Past, Record, Remark, TurnState
@@ -21,7 +21,7 @@ from bot.ports import Clock, Process, Store, Surface
 from bot.preparation import Box, Preparation
 from bot.prompts import first_prompt, next_prompt, resumed_prompt
 from bot.sandboxes import Sandboxes
-from bot.sharing import Sharing
+from bot.sharing import Sharing, nobody_waits
 from bot.workspace import Workspaces
 
 # How long to wait before each further attempt: an agent that dies at once gets no more than these.
@@ -116,9 +116,15 @@ class Attempts:
             await conversation.hold()
         except (AgentDied, ProcessGone):  # one that lives is ended once it is written down why
             await self._endings.end_process(driver, process)
-            raise
-        finally:
             await self._sharing.end(driver, box.sandbox)
+            await driver.tell(*nobody_waits(driver.timeline))
+            raise
+        except (LeaseLost, StoreUnavailable):  # the agent works on, and the next driver finds it
+            raise
+        except SandpiperError:
+            await self._sharing.end(driver, box.sandbox)
+            raise
+        await self._sharing.end(driver, box.sandbox)
 
     async def _attach_or_spawn(
         self, driver: Driver, codec: Codec, launch: Launch, memory: Memory, box: Box

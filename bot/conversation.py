@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
@@ -43,7 +44,7 @@ from bot.events import (
     StopReason,
     Unknown,
 )
-from bot.feed import STDERR, STDOUT, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, denied
+from bot.feed import STDERR, STDOUT, Broke, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, denied
 from bot.last_words import KEPT_BYTES, AgentDied, LastWords, not_started
 from bot.models import DeniedHost, Inbox, Input, Launch, Memory, Offers, Record
 from bot.patience import patiently
@@ -105,6 +106,7 @@ class Conversation:
         self._err_offset = max(0, driver.turn.err_offset - KEPT_BYTES)
         self._last_words = LastWords(launch.secrets.values(), cut=self._err_offset > 0)
         self._stopping = ""
+        self._bringing = asyncio.Lock()
         self._denied_mark = 0
         self._unsent = False
         self._word: Completed | None = None  # that the agent is done, whatever step it came with
@@ -147,7 +149,8 @@ class Conversation:
 
     async def _last_word(self, feed: Feed) -> Completed | None:
         """The agent's word that it is done, if nothing more is to be said to it."""
-        while (word := self._word) is not None:
+        # What it shares is brought before the turn ends, or people would look for it in vain.
+        while (word := self._word) is not None and not self._driver.timeline.offers:
             self._word = None
             if await self._is_over(word, feed):
                 return word
@@ -180,6 +183,8 @@ class Conversation:
                 await self._step(answer, events=(Shared(offer.id, text, done),))
                 if offer not in self._driver.timeline.ports:
                     await self._sharing.tidy(self._sandbox, offer)
+            case Broke(error=error):
+                raise error
             case Late(phase="interrupt"):
                 raise TurnStopped(self._stopping)
             case Late(phase=phase, seconds=seconds):
@@ -187,12 +192,18 @@ class Conversation:
             case Lost(error=error):
                 raise error
             case Ended(code=code):
-                await self._ended(code)
+                if self._word is None:
+                    await self._ended(code)
 
     def _share(self, events: Iterable[Event], feed: Feed) -> None:
         for event in events:
             if isinstance(event, FileOffered | PortOffered):
-                feed.beside(self._sharing.share(self._driver, self._sandbox, event))
+                feed.beside(self._bring(event))
+
+    async def _bring(self, offer: FileOffered | PortOffered) -> ShareOutcome:
+        """One at a time, since each may be large."""
+        async with self._bringing:
+            return await self._sharing.share(self._driver, self._sandbox, offer)
 
     async def _is_over(self, completed: Completed, feed: Feed) -> bool:
         """Nothing more to say to the agent? Else it was said, and its next word is awaited."""

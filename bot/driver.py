@@ -16,13 +16,18 @@ from bot.events import (
     Completed,
     Consumed,
     Event,
+    FileOffered,
     LeftOver,
+    Named,
     Notice,
     Phase,
+    PortOffered,
     Question,
     Settled,
+    Shared,
     Steered,
     Usage,
+    Withdrawn,
 )
 from bot.models import Claim, Record
 from bot.ports import Clock, Store
@@ -39,11 +44,16 @@ ALWAYS_KEPT = (
     BrokenOff,
     Completed,
     Consumed,
+    FileOffered,
     LeftOver,
+    Named,
     Phase,
+    PortOffered,
     Question,
     Settled,
+    Shared,
     Steered,
+    Withdrawn,
 )
 TOO_MUCH = "From here on, the agent's steps are shown but not kept: they are too many."
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

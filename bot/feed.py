@@ -60,7 +60,14 @@ class Lost:
     error: SandboxError
 
 
-Item = Output | Ended | Rung | Late | Tick | Lost | ShareOutcome
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """Work beside the driver's failed in a way that is the driver's to tell."""
+
+    error: Exception
+
+
+Item = Output | Ended | Rung | Late | Tick | Lost | ShareOutcome | Broke
 
 
 class Feed:
@@ -118,7 +125,11 @@ class Feed:
         """Have what comes of this work come as an item, while others go on."""
 
         async def put() -> None:
-            await self._queue.put(await work)
+            try:
+                item = await work
+            except Exception as error:  # noqa: BLE001 the driver raises it: else it would never come
+                item = Broke(error)
+            await self._queue.put(item)
 
         self._start(put())
 

@@ -75,17 +75,23 @@ _AFTER = (
 )
 
 
+def redact_tokens(text: str, known: Iterable[str] = ()) -> str:
+    """`text` without the `known` secrets and without tokens, whose characters mean nothing to a shell or a
+    program: so what is left says all that would be done."""
+    for secret in known:
+        if len(secret) >= SHORTEST_KNOWN:
+            text = text.replace(secret, HIDDEN)
+    if any(sign in text for sign in _TOKEN_SIGNS):
+        text = _TOKENS.sub(HIDDEN, text)
+    return text
+
+
 def redact(text: str, known: Iterable[str] = ()) -> str:
     """`text` without secrets: the `known` ones exactly, others by their form.
 
     Redacting twice changes nothing.
     """
-    for secret in known:
-        if len(secret) >= SHORTEST_KNOWN:
-            text = text.replace(secret, HIDDEN)
-    text = _PRIVATE_KEY.sub(HIDDEN, text)
-    if any(sign in text for sign in _TOKEN_SIGNS):
-        text = _TOKENS.sub(HIDDEN, text)
+    text = _PRIVATE_KEY.sub(HIDDEN, redact_tokens(text, known))
     for pattern in _AFTER:
         text = pattern.sub(lambda match: match["before"] + HIDDEN, text)
     return text

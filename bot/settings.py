@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ByteSize, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from bot.agents.codec import Permissions
@@ -38,6 +38,12 @@ Worded = Annotated[tuple[str, ...], NoDecode]
 def _as_words(value: object) -> object:
     """A command line as people write it, as well as a list."""
     return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+def _an_address(host: str) -> str:
+    if host in ("0.0.0.0", "::", "*"):  # noqa: S104 refused
+        raise ValueError("name the one address on which people reach this machine.")
+    return host
 
 
 def _agents_of(value: object) -> object:
@@ -144,7 +150,7 @@ class SandboxSettings(Section):
     idle_stop: float = Field(default=1800, gt=0)
     orphan: float = Field(default=86400, gt=0)
     tools: Listed = ()
-    ports_host: str = ""
+    ports_host: Annotated[str, AfterValidator(_an_address)] = ""
     memory: ByteSize = ByteSize(0)
     pids: int = Field(default=0, ge=0)
     cpus: float = Field(default=0.0, ge=0, allow_inf_nan=False)

@@ -9,15 +9,18 @@ from pathlib import PurePosixPath
 
 from bot.driver import Driver
 from bot.errors import SandboxError
-from bot.events import FileOffered, PortOffered
+from bot.events import FileOffered, PortOffered, Shared
 from bot.models import Launch, Saying, SayingKind, SharedFile
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.shared_files import LARGEST_FILE, SharedFiles
+from bot.timeline import Timeline
 
 # Where the side tools leave copies of files and sockets of ports, below the home.
 COPIES = ".sandpiper/shared"
-_COPY = re.compile(r"[0-9a-f]{16}")
+_NAME = re.compile(r"[0-9a-f]{16}")
+
+MOST_WAITING = 100 * 1024 * 1024  # bytes of a turn's files that are not shown yet
 
 Offer = FileOffered | PortOffered
 
@@ -52,25 +55,34 @@ class Sharing:
             return ShareOutcome(offer, False, why, f"Not shared: {why}")
 
     async def _file(self, driver: Driver, sandbox: Sandbox, offer: FileOffered) -> ShareOutcome:
-        if not _is_copy(sandbox, offer.path):
+        if not _is_ours(sandbox, offer.path):
             raise SandboxError("What was offered is none of the copies that are made for it.")
         turn = driver.turn
         name = f"{turn.id}-{turn.attempt}-{PurePosixPath(offer.path).name}"
         copy = self._files.directory / name
-        await patiently(self._clock, lambda: sandbox.download(offer.path, copy, limit=LARGEST_FILE))
-        size = copy.stat().st_size
+        if not copy.exists():  # else it waits to be said, and may be read at this moment
+            waiting = sum(path.stat().st_size for path in self._files.directory.glob(f"{turn.id}-*"))
+            if waiting > MOST_WAITING:
+                raise SandboxError("Too much waits to be shown in the thread. Share less, or later.")
+            part = copy.with_name(f"{name}.part")
+            await patiently(self._clock, lambda: sandbox.download(offer.path, part, limit=LARGEST_FILE))
+            part.replace(copy)
         saying = Saying(
             key=f"file:{name}",
             kind=SayingKind.FILE,
             thread=turn.thread,
             turn=turn.id,
-            file=SharedFile(str(copy), offer.name, offer.title, size),
+            file=SharedFile(str(copy), offer.name, offer.title, copy.stat().st_size),
         )
-        await self._store.say(saying)
-        return ShareOutcome(offer, True, "Shared", "It is in the thread, or will be in a moment.")
+        if not await self._store.say(saying):  # before a restart, and perhaps it was shown and dropped since
+            paths = await self._store.shared_files()
+            if str(copy) not in paths:
+                copy.unlink(missing_ok=True)
+        told = "It is on its way into the thread. If it cannot be shown there, people are told so."
+        return ShareOutcome(offer, True, "Handed over", told)
 
     async def _port(self, driver: Driver, sandbox: Sandbox, offer: PortOffered) -> ShareOutcome:
-        if not _is_copy(sandbox, offer.path):
+        if not _is_ours(sandbox, offer.path):
             raise SandboxError("What was offered is none of the ways that are made for it.")
         turn = driver.turn
         url = await sandbox.expose(offer.port, offer.path)
@@ -87,18 +99,28 @@ class Sharing:
 
     async def end(self, driver: Driver, sandbox: Sandbox) -> None:
         """Nothing of the turn's is to be reached any more."""
-        for offer in driver.timeline.ports:
-            with contextlib.suppress(SandboxError):
-                await sandbox.conceal(offer.path)
-            await self.tidy(sandbox, offer)
+        left = (*driver.timeline.ports, *driver.timeline.offers)
+        for offer in left:
+            if isinstance(offer, PortOffered):
+                with contextlib.suppress(SandboxError):
+                    await sandbox.conceal(offer.path)
+        await self.tidy(sandbox, *left)
 
-    async def tidy(self, sandbox: Sandbox, offer: Offer) -> None:
-        """Drop what lay in the box for an offer, once it is of no use any more."""
-        if _is_copy(sandbox, offer.path):
+    async def tidy(self, sandbox: Sandbox, *offers: Offer) -> None:
+        """Drop what lay in the box for offers, once it is of no use any more."""
+        paths = [offer.path for offer in offers if _is_ours(sandbox, offer.path)]
+        if paths:
             with contextlib.suppress(SandboxError):  # it is no secret there, and its owner's
-                await sandbox.run(Launch(("rm", "-f", "--", offer.path), sandbox.home, ours=True))
+                await sandbox.run(Launch(("rm", "-f", "--", *paths), sandbox.home, ours=True))
 
 
-def _is_copy(sandbox: Sandbox, path: str) -> bool:
+def nobody_waits(timeline: Timeline) -> tuple[Shared, ...]:
+    """Of an agent that has ended: what it offered is nobody's any more."""
+    left = {offer.id: offer for offer in (*timeline.offers, *timeline.ports)}
+    return tuple(Shared(id, "The agent ended before", done=False) for id in left)
+
+
+def _is_ours(sandbox: Sandbox, path: str) -> bool:
     """A path is what the agent's side says: nothing else of the box is fetched or deleted."""
-    return _COPY.fullmatch(path.removeprefix(f"{sandbox.home}/{COPIES}/")) is not None
+    directory, _, name = path.rpartition("/")
+    return directory == f"{sandbox.home}/{COPIES}" and _NAME.fullmatch(name) is not None

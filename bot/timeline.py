@@ -158,11 +158,14 @@ class Timeline:
                 told = replace(self, offers=(*self.offers, event))
                 return told._asks(id, f"Sharing port {port}", "", SHARING)
             case Shared(id=id, text=text, done=done):
-                of = [offer for offer in self.offers if offer.id == id]
+                of = [offer for offer in (*self.offers, *self.ports) if offer.id == id]
                 told = replace(
                     self,
                     offers=tuple(offer for offer in self.offers if offer.id != id),
-                    ports=(*self.ports, *(one for one in of if done and isinstance(one, PortOffered))),
+                    ports=(
+                        *(port for port in self.ports if port.id != id),
+                        *(one for one in of if done and isinstance(one, PortOffered)),
+                    ),
                 )
                 return told._answered(id, text, RowStatus.COMPLETED if done else RowStatus.FAILED)
             case LeftOver(files=files, notes=notes):

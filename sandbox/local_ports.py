@@ -14,6 +14,7 @@ from bot.errors import SandboxError
 
 CHUNK = 1 << 16
 CONNECTIONS = 64  # of one port at once; a browser takes six
+LAST_WORDS = 10.0  # seconds for one end of a connection when the other has ended
 
 NOT_CONFIGURED = (
     "The ports of this sandbox cannot be reached from outside.",
@@ -21,66 +22,97 @@ NOT_CONFIGURED = (
 )
 
 
+class _Way:
+    """A listener, and the connections that it leads through."""
+
+    def __init__(self, home: Path, path: str) -> None:
+        self._home = home
+        self._path = path
+        self._leading: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self, host: str) -> int:
+        """The port that it listens on. Raises OSError."""
+        self._server = await asyncio.start_server(self._connected, host, 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._leading:
+            task.cancel()
+
+    def _connected(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+        if len(self._leading) >= CONNECTIONS:
+            near_out.close()
+            return
+        task = asyncio.ensure_future(self._lead(near_in, near_out))
+        self._leading.add(task)
+        task.add_done_callback(self._leading.discard)
+
+    async def _lead(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+        far_out: asyncio.StreamWriter | None = None
+        both: list[asyncio.Task[None]] = []
+        try:
+            with _socket(self._home, self._path) as way:
+                far_in, far_out = await asyncio.open_unix_connection(way)
+            both = [
+                asyncio.ensure_future(work) for work in (_splice(near_in, far_out), _splice(far_in, near_out))
+            ]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, timeout=LAST_WORDS)
+        except (OSError, SandboxError):
+            pass  # the server, its box or the browser went away
+        finally:
+            for task in both:
+                task.cancel()
+            for out in (near_out, far_out):
+                if out is not None:
+                    out.close()
+
+
 class LocalPorts:
     """host: the address of this machine on which people reach shared ports; "": they don't."""
 
     def __init__(self, host: str = "") -> None:
         self._host = host
-        self._open: dict[Path, asyncio.Server] = {}
+        self._open: dict[Path, _Way] = {}
 
     async def expose(self, home: Path, path: str) -> str:
         """A URL that leads to the socket at `path`, which is relative to the home. Raises SandboxError."""
         if not self._host:
             raise SandboxError(*NOT_CONFIGURED)
-        key = home / path
-        await self.conceal(key)
         with _socket(home, path):  # a way to nothing is refused now, not at the first click
             pass
-        free = asyncio.Semaphore(CONNECTIONS)
-
-        async def lead(near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
-            async with free:
-                await _lead(home, path, near_in, near_out)
-
+        way = _Way(home, path)
+        # In its place before it is awaited, so that whoever comes next closes it.
+        await self.conceal(home / path)
+        self._open[home / path] = way
         try:
-            server = await asyncio.start_server(lead, self._host, 0)
+            port = await way.open(self._host)
         except OSError as error:
             raise SandboxError(
                 f"No port can be shared on {self._host}: {error.strerror or error}.",
                 "SANDPIPER_SANDBOX_PORTS_HOST must be an address of this machine.",
             ) from error
-        self._open[key] = server
-        port = server.sockets[0].getsockname()[1]
+        if self._open.get(home / path) is not way:
+            way.close()
         return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}/"
 
     async def conceal(self, key: Path) -> None:
-        if server := self._open.pop(key, None):
-            server.close()
+        if way := self._open.pop(key, None):
+            way.close()
 
     async def close(self) -> None:
         for key in list(self._open):
             await self.conceal(key)
 
 
-async def _lead(home: Path, path: str, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
-    far_out: asyncio.StreamWriter | None = None
-    try:
-        with _socket(home, path) as way:
-            far_in, far_out = await asyncio.open_unix_connection(way)
-        await asyncio.gather(_splice(near_in, far_out), _splice(far_in, near_out))
-    except (OSError, SandboxError):
-        pass  # the server, its box or the browser went away
-    finally:
-        for out in (near_out, far_out):
-            if out is not None:
-                out.close()
-
-
 async def _splice(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    while data := await source.read(CHUNK):
-        target.write(data)
-        await target.drain()
     with contextlib.suppress(OSError):
+        while data := await source.read(CHUNK):
+            target.write(data)
+            await target.drain()
         target.write_eof()
 
 

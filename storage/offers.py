@@ -29,8 +29,8 @@ def save(tx: Tx, session: str, told: Offers) -> None:
 
 def last(tx: Tx, agent: str, version: str, person: int, repository: int) -> Offered | None:
     row = tx.one(
-        "SELECT person, repository, offered FROM offers WHERE agent = ? AND version = ?"
-        " ORDER BY CASE WHEN person = ? AND repository = ? THEN 0 ELSE 1 END, at DESC LIMIT 1",
+        "SELECT repository, offered FROM offers WHERE agent = ? AND version = ? AND person = ?"
+        " ORDER BY CASE WHEN repository = ? THEN 0 ELSE 1 END, at DESC LIMIT 1",
         agent,
         version,
         person,
@@ -39,5 +39,4 @@ def last(tx: Tx, agent: str, version: str, person: int, repository: int) -> Offe
     if row is None:
         return None
     offered = load(OFFERED, row["offered"])
-    here = (row["person"], row["repository"]) == (person, repository)
-    return offered if here else replace(offered, complete=())
+    return offered if row["repository"] == repository else replace(offered, complete=())

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bot.access import Allowlist
-from bot.agents.codec import Capabilities
+from bot.agents.codec import Capabilities, Codec
 from bot.core import Core, Policy
 from bot.models import Final, Identity, Message, MessageRef, Mode, ThreadKey, Verb
 from bot.ports import Store
@@ -129,6 +129,7 @@ async def town(
     policy: Policy | None = None,
     dispatcher: QueueDispatcher | None = None,
     seen: Callable[[Store], Store] = lambda store: store,
+    agents: Mapping[str, Codec] | None = None,
 ) -> AsyncIterator[Town]:
     """A running core. `scripts` are what the agents do, in the order of their starts. `seen`: what the
     core sees of the store."""
@@ -147,7 +148,8 @@ async def town(
         surfaces=surfaces,
         forge=forge,
         provider=provider,
-        agents={
+        agents=agents
+        or {
             "lines": LineCodec(capabilities=Capabilities(approvals=True, version="1")),
             "other": LineCodec("other"),
         },

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from bot.agents.asking import NOBODY, UNANSWERED
 from bot.agents.codec import Answered, Codec, Exited, Happening, Lines, State, Step, Task
-from bot.agents.mcp import TOOLS, is_side_tool
+from bot.agents.mcp import TOOLS, is_side_tool, program
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import (
     RESULT_BYTES,
@@ -30,11 +30,17 @@ from bot.events import FileOffered, Named, PortOffered, Progress, Question, Tool
 from bot.models import Launch
 
 MARK = b'{"sandpiper":'
+LONGEST = 1 << 20  # bytes of a call; the program beside the agent takes no longer ones
 CALL = "side-tool:"  # how our names of their calls begin, so that they are no other's of the agent
 MOST_WAITING = 20
 MOST_HIDDEN = 50
+MOST_OPTIONS = 10
 
-RUN = ("/bin/sh", "-c", 'exec python3 "$SANDPIPER_PROGRAMS/side_tools.py" "$@"', "side-tools")
+# How often a tool may be called in an attempt: each call costs people's attention, or the bot's disk.
+MOST_CALLS = {"ask_person": 30, "share_file": 20, "share_port": 10, "set_title": 50, "open_pr": 50}
+MOST_NOTES = 500
+
+RUN = program("side_tools")
 
 NAMED = (
     "Done. It is the title of the pull request that is opened when you finish with commits on your branch."
@@ -64,12 +70,14 @@ class SideTools:
 
     def begin(self, task: Task) -> Step:
         step = self._agent.begin(replace(task, side_tools=f"{_directory(task)}/serve"))
-        return replace(step, state={"agent": step.state, "answerable": task.answerable})
+        return replace(
+            step, state={"agent": step.state, "answerable": task.answerable, "key": task.prompt.key[:8]}
+        )
 
     def on(self, state: State, happening: Happening) -> Step:
         calls = _Calls(state, self._secrets)
         if isinstance(happening, Answered) and happening.id.startswith(CALL):
-            calls.answer(happening)
+            calls.answer(happening)  # unless it is for a call of an earlier process
             return calls.step(Step(part(state, "agent")))
         ours: tuple[bytes, ...] = ()
         if isinstance(happening, Lines):
@@ -95,6 +103,8 @@ class _Calls:
 
     def __init__(self, state: State, secrets: tuple[str, ...]) -> None:
         self._state = state
+        self._prefix = f"{CALL}{string(state, 'key')}:"
+        self._called = {tool: number(part(state, "called"), tool) for tool in TOOLS}
         self._waiting = {id: str(tool) for id, tool in part(state, "waiting").items()}
         self._hidden = strings(state, "hidden")
         self._out = StepBuilder(secrets)
@@ -103,25 +113,31 @@ class _Calls:
         events = tuple(
             event for event in agents.events if not (isinstance(event, ToolCall) and self._hides(event))
         )
-        state = {**self._state, "agent": agents.state, "waiting": self._waiting, "hidden": self._hidden}
+        state = {
+            **self._state,
+            "agent": agents.state,
+            "waiting": self._waiting,
+            "hidden": self._hidden,
+            "called": {tool: count for tool, count in self._called.items() if count},
+        }
         write = b"".join([agents.write, *self._out.write])
         return replace(agents, state=state, events=(*events, *self._out.events), write=write)
 
     def hear(self, line: bytes) -> None:
-        told = frame(line) or {}
+        told = (frame(line) if len(line) <= LONGEST else None) or {}
         id = token(told, "id")
         match string(told, "sandpiper"):
             case "call" if id:
                 self._call(id, string(told, "tool"), part(told, "arguments"))
             case "gone" if self._waiting.pop(id, "") == "ask_person":
-                self._out.events.append(Withdrawn(f"{CALL}{id}"))
+                self._out.events.append(Withdrawn(f"{self._prefix}{id}"))
             case "gone":
                 pass
             case other:
                 self._out.unknown(f"side tools: {other}", line)
 
     def answer(self, answered: Answered) -> None:
-        id = answered.id.removeprefix(CALL)
+        id = answered.id.removeprefix(self._prefix)
         if tool := self._waiting.pop(id, ""):
             text = answered.text or answered.reason or UNANSWERED
             self._reply(id, text, error=tool != "ask_person" and not answered.text)
@@ -129,12 +145,19 @@ class _Calls:
     def end(self) -> None:
         """Nobody is there any more to be answered."""
         asked = [id for id, tool in self._waiting.items() if tool == "ask_person"]
-        self._out.events += [Withdrawn(f"{CALL}{id}") for id in asked]
+        self._out.events += [Withdrawn(f"{self._prefix}{id}") for id in asked]
         self._waiting = {}
 
     def _call(self, id: str, tool: str, given: Frame) -> None:
         title = one_line(self._out.clean(string(given, "title"), SUBJECT_CHARS * 4), SUBJECT_CHARS)
-        name = f"{CALL}{id}"
+        name = f"{self._prefix}{id}"
+        if id in self._waiting:  # only a program that is not ours says that
+            return
+        if tool in self._called:
+            self._called[tool] += 1
+            if self._called[tool] > MOST_CALLS.get(tool, MOST_NOTES):
+                self._reply(id, f"{tool} was called too often in this turn.", error=True)
+                return
         match tool:
             case "set_title" if title:
                 self._out.events.append(Named(title))
@@ -146,9 +169,8 @@ class _Calls:
                 self._out.events.append(Progress(text))
                 self._reply(id, NOTED)
             case "ask_person" if text := self._out.clean(string(given, "question"), RESULT_BYTES * 4):
-                options = tuple(
-                    filter(None, (self._out.clean(one, SUBJECT_CHARS) for one in strings(given, "options")))
-                )
+                listed = strings(given, "options")[:MOST_OPTIONS]
+                options = tuple(filter(None, (self._out.clean(one, SUBJECT_CHARS) for one in listed)))
                 waits = self._state.get("answerable") is True and self._wait(id, tool)
                 self._out.events.append(Question(name, text, options, open=waits))
                 if not waits:

@@ -9,7 +9,7 @@ from bot.agents.codec import State, Step
 from bot.agents.wire import RAW_BYTES, RESULT_BYTES, Frame, clip, plain, spelt_out, to_line
 from bot.events import Completed, Consumed, Event, Notice, Unknown
 from bot.models import Offered, OfferedModel
-from bot.redact import redact
+from bot.redact import redact, redact_tokens
 
 # More than any surface shows whole, so that what is cut here is refused for its length.
 MOST_APPROVED = 60_000  # characters
@@ -88,5 +88,6 @@ class StepBuilder:
         return clip(redact(plain(clip(text, LONGEST)), self.known_secrets), limit)
 
     def exact(self, text: str) -> str:
-        """What people are asked to approve: all of it to be seen, but for secrets."""
-        return redact(spelt_out(text), self.known_secrets)[:MOST_APPROVED]
+        """What people are asked to approve: all of it to be seen, but for tokens. What merely has the form of
+        a secret (a private key's lines, a password in a URL) could hide a command."""
+        return redact_tokens(spelt_out(text), self.known_secrets)[:MOST_APPROVED]

@@ -110,14 +110,19 @@ class Serving:
             self.say(id=id, result={"tools": [{"name": name, **TOOLS[name]} for name in self.tools]})
         elif method == "tools/call":
             arguments = params.get("arguments")
-            self.open[id] = (params.get("_meta") or {}).get("progressToken")
+            if not isinstance(id, (str, int)):
+                self.say(id=None, error={"code": -32600, "message": "Invalid request: id"})
+                return
+            meta = params.get("_meta")
+            self.open[id] = meta.get("progressToken") if isinstance(meta, dict) else None
             self.send(
                 id=id,
                 tool=params.get("name"),
                 arguments=arguments if isinstance(arguments, dict) else {},
             )
         elif method == "notifications/cancelled":
-            if self.open.pop(params.get("requestId"), self) is not self:
+            asked = params.get("requestId")
+            if isinstance(asked, (str, int)) and self.open.pop(asked, self) is not self:
                 self.send(id=params["requestId"], gone=True)
         elif method == "ping":
             self.say(id=id, result={})

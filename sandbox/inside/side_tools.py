@@ -30,6 +30,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,14 @@ def offer(directory: Path, tools: str, calls: Calls) -> None:
     listener.bind(str(path))
     listener.listen(8)
     threading.Thread(target=accept, args=(listener, calls), daemon=True).start()
-    words = [sys.executable, str(Path(__file__).absolute().parent / "mcp_server.py"), str(path), tools]
+    words = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(Path(__file__).absolute().parent / "mcp_server.py"),
+        str(path),
+        tools,
+    ]
     program = directory / "serve"
     program.write_text(f"#!/bin/sh\nexec {shlex.join(words)}\n", encoding="utf-8")
     program.chmod(0o700)
@@ -199,6 +207,8 @@ def hear(client: socket.socket, calls: Calls) -> None:
     with client, client.makefile("rb") as lines:
         while line := lines.readline(LONGEST):
             try:
+                if not line.endswith(b"\n"):  # what follows is its rest
+                    break
                 told = json.loads(line)
                 if told.get("gone"):
                     calls.gone(client, told["id"])
@@ -246,11 +256,14 @@ def pass_out(command: subprocess.Popen[bytes], output: Output, ended: threading.
     """The command's stdout to ours. In the middle of a line nobody else writes."""
     source = command.stdout.fileno() if command.stdout else -1
     within = False
+    last = 0.0  # when to stop listening: what it left behind may hold the pipe, or write for ever
     try:
         while True:
-            if not select.select([source], [], [], DRAIN)[0]:
-                if ended.is_set():  # what it started and left behind may hold the pipe for ever
+            if ended.is_set():
+                last = last or time.monotonic() + DRAIN
+                if time.monotonic() > last:
                     return
+            if not select.select([source], [], [], 0.1)[0]:
                 continue
             data = os.read(source, CHUNK)
             if not data:
@@ -280,6 +293,9 @@ def die_with_parent() -> None:
 def run(directory: Path, tools: str, argv: list[str]) -> int:
     output = Output()
     calls = Calls(output, tools)
+    # We are started with the system's programs alone, since what lies in the home must not stand between the
+    # bot and the command; the command finds its own.
+    os.environ["PATH"] = os.environ.pop("SANDPIPER_PATH", os.environ.get("PATH", os.defpath))
     made = False
     try:
         offer(directory, tools, calls)

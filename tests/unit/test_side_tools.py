@@ -14,7 +14,7 @@ from bot.agents.asking import NOBODY, UNANSWERED
 from bot.agents.codec import Answered, Exited, Happening, Lines, Prompt, State, Steer, Step, Task
 from bot.agents.mcp import TOOLS
 from bot.agents.scripted import ScriptedCodec
-from bot.agents.side_tools import MOST_WAITING, SideTools
+from bot.agents.side_tools import MOST_CALLS, MOST_NOTES, MOST_OPTIONS, MOST_WAITING, SideTools
 from bot.events import (
     Event,
     FileOffered,
@@ -111,34 +111,34 @@ def test_a_question_waits_for_people() -> None:
     talk = Talk()
     step = talk.calls("ask_person", question="Which colour?", options=["Red", "", "Blue", 7])
     [question] = step.events
-    assert question == Question("side-tool:1", "Which colour?", ("Red", "Blue"), open=True)
+    assert question == Question("side-tool:11111111:1", "Which colour?", ("Red", "Blue"), open=True)
     assert step.write == b""
-    assert answer(talk.on(Answered("side-tool:1", "Blue"))) == ("Blue", False)
-    assert talk.on(Answered("side-tool:1", "Red")).write == b"", "it was answered twice"
+    assert answer(talk.on(Answered("side-tool:11111111:1", "Blue"))) == ("Blue", False)
+    assert talk.on(Answered("side-tool:11111111:1", "Red")).write == b"", "it was answered twice"
 
 
 def test_a_question_that_nobody_answers() -> None:
     talk = Talk()
     talk.calls("ask_person", question="Which?")
-    assert answer(talk.on(Answered("side-tool:1", "", "Nobody answered within 1h."))) == (
+    assert answer(talk.on(Answered("side-tool:11111111:1", "", "Nobody answered within 1h."))) == (
         "Nobody answered within 1h.",
         False,
     )
     talk.calls("ask_person", question="Which?")
-    assert answer(talk.on(Answered("side-tool:1", ""))) == (UNANSWERED, False)
+    assert answer(talk.on(Answered("side-tool:11111111:1", ""))) == (UNANSWERED, False)
 
 
 def test_where_nobody_can_be_asked_that_is_the_answer() -> None:
     talk = Talk(Task(TASK.prompt, TASK.cwd, TASK.home))
     step = talk.calls("ask_person", question="Which?")
-    assert step.events == (Question("side-tool:1", "Which?", (), open=False),)
+    assert step.events == (Question("side-tool:11111111:1", "Which?", (), open=False),)
     assert answer(step) == (NOBODY, False)
 
 
 def test_a_question_that_the_agent_gives_up() -> None:
     talk = Talk()
     talk.calls("ask_person", question="Which?")
-    assert talk.hears({"sandpiper": "gone", "id": "1"}).events == (Withdrawn("side-tool:1"),)
+    assert talk.hears({"sandpiper": "gone", "id": "1"}).events == (Withdrawn("side-tool:11111111:1"),)
     assert talk.hears({"sandpiper": "gone", "id": "1"}).events == ()
 
 
@@ -146,22 +146,25 @@ def test_questions_end_with_the_process() -> None:
     talk = Talk()
     talk.calls("ask_person", question="Which?")
     talk.calls("share_file", id="2", path=COPY, name="a.txt", size=3)
-    assert talk.on(Exited(137, "")).events == (Withdrawn("side-tool:1"),)
+    assert talk.on(Exited(137, "")).events == (Withdrawn("side-tool:11111111:1"),)
 
 
 def test_a_file_is_offered_and_what_became_of_it_is_told() -> None:
     talk = Talk()
     step = talk.calls("share_file", path=COPY, name="shot.png", title="The page", size=2048)
-    assert step.events == (FileOffered("side-tool:1", COPY, "shot.png", "The page", 2048),)
-    assert answer(talk.on(Answered("side-tool:1", "It is in the thread."))) == ("It is in the thread.", False)
+    assert step.events == (FileOffered("side-tool:11111111:1", COPY, "shot.png", "The page", 2048),)
+    assert answer(talk.on(Answered("side-tool:11111111:1", "It is in the thread."))) == (
+        "It is in the thread.",
+        False,
+    )
     talk.calls("share_file", path=COPY, name="shot.png", size=1)
-    refused = talk.on(Answered("side-tool:1", "", "Not shared: too large."))
+    refused = talk.on(Answered("side-tool:11111111:1", "", "Not shared: too large."))
     assert answer(refused) == ("Not shared: too large.", True)
 
 
 def test_a_port_is_offered() -> None:
     step = Talk().calls("share_port", port=8000, path=COPY, title="The site")
-    assert step.events == (PortOffered("side-tool:1", 8000, COPY, "The site"),)
+    assert step.events == (PortOffered("side-tool:11111111:1", 8000, COPY, "The site"),)
 
 
 @pytest.mark.parametrize(
@@ -192,6 +195,50 @@ def test_no_end_of_questions_is_kept_open() -> None:
         assert talk.calls("ask_person", id=f"q{number}", question="Which?").write == b""
     text, error = answer(talk.calls("ask_person", question="One more?"))
     assert text == NOBODY or error
+
+
+def test_an_answer_for_an_earlier_process_is_not_given_to_this_one() -> None:
+    later = Task(Prompt("22222222-0000-4000-8000-000000000001", "go"), TASK.cwd, TASK.home, answerable=True)
+    talk = Talk(later)
+    talk.calls("ask_person", question="Delete the production database?")
+    assert talk.on(Answered("side-tool:11111111:1", "It is in the thread.")).write == b""
+    assert answer(talk.on(Answered("side-tool:22222222:1", "No"))) == ("No", False)
+
+
+def test_a_call_of_an_id_that_waits_is_none() -> None:
+    talk = Talk()
+    assert talk.calls("share_file", path=COPY, name="a").events
+    assert talk.calls("share_file", path=COPY, name="a").events == ()
+
+
+@pytest.mark.parametrize("tool", ["ask_person", "share_file", "share_port", "set_title", "note_progress"])
+def test_an_agent_cannot_call_without_end(tool: str) -> None:
+    talk = Talk()
+    given: dict[str, Any] = {
+        "title": "t",
+        "text": "t",
+        "question": "q",
+        "path": COPY,
+        "name": "n",
+        "port": 80,
+    }
+    events = 0
+    for number in range(600):
+        events += len(talk.calls(tool, id=f"c{number}", **given).events)
+        talk.on(Answered(f"side-tool:11111111:c{number}", "done"))
+    assert events == MOST_CALLS.get(tool, MOST_NOTES)
+    assert answer(talk.calls(tool, **given)) == (f"{tool} was called too often in this turn.", True)
+
+
+def test_a_question_has_no_end_of_options() -> None:
+    [question] = Talk().calls("ask_person", question="Which?", options=["x"] * 10_000).events
+    assert isinstance(question, Question) and len(question.options) == MOST_OPTIONS
+
+
+def test_a_call_that_is_too_long_is_kept_as_unknown_and_cut() -> None:
+    step = Talk().calls("ask_person", question="x" * (1 << 20))
+    [event] = step.events
+    assert isinstance(event, Unknown) and len(event.raw) < 10_000 and step.write == b""
 
 
 def test_its_calls_are_not_told_twice() -> None:

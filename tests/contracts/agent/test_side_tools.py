@@ -106,7 +106,7 @@ async def test_side_tools(rig: Rig, tmp_path: Path) -> None:
     assert [event for event in agent.events if isinstance(event, Named | Progress | Question)] == [
         Named("Mend the clock"),
         Progress("Half way there"),
-        Question("side-tool:3", "Which colour?", ("Red", "Blue"), open=True),
+        Question(agent.questions[0].id, "Which colour?", ("Red", "Blue"), open=True),
         Named("Mend it", "It was broken."),
     ]
     [file] = files(agent)

@@ -1,0 +1,115 @@
+"""What agents share, when they, the bot or the turn end in between."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bot.agents.side_tools import SideTools
+from bot.models import SayingKind
+from sandbox.local_ports import LocalPorts
+from tests.town import Town, town
+from tests.world import LineCodec, Script, ScriptedProcess
+
+NAME = "0123456789abcdef"
+
+
+@dataclass
+class Stage:
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: list[dict[str, str]] = field(default_factory=list)
+
+
+def with_side_tools(tmp_path: Path, *scripts: Script) -> AbstractAsyncContextManager[Town]:
+    return town(tmp_path, scripts, agents={"lines": SideTools(LineCodec())})
+
+
+def copy_in(agent: ScriptedProcess, name: str = NAME) -> str:
+    home = next(one for one in agent.cwd.parents if (one / "workspaces").exists()) / "home"
+    path = home / ".sandpiper" / "shared" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"hello")
+    return str(path)
+
+
+def offers(agent: ScriptedProcess, tool: str, id: str = "1") -> str:
+    path = copy_in(agent)
+    agent.say(
+        sandpiper="call", id=id, tool=tool, arguments={"path": path, "name": "a.txt", "size": 5, "port": 80}
+    )
+    return path
+
+
+async def test_an_answer_of_an_earlier_attempt_is_not_given_to_the_next(tmp_path: Path) -> None:
+    stage = Stage()
+
+    async def dies(agent: ScriptedProcess) -> None:
+        await agent.take()
+        offers(agent, "share_file")
+        agent.exit(137)
+
+    async def asks(agent: ScriptedProcess) -> None:
+        agent.say(took=(await agent.heard())["key"])
+        agent.say(sandpiper="call", id="1", tool="ask_person", arguments={"question": "Delete it?"})
+        stage.heard.append(await agent.heard())
+        agent.say(done="ok")
+
+    async with with_side_tools(tmp_path, dies, asks) as t:
+        await t.say("go")
+        async with asyncio.timeout(20):
+            while not any(item.saying.kind is SayingKind.ASK for item in t.slack.said):
+                t.clock.advance(0.5)
+                await asyncio.sleep(0.01)
+        await t.say("Keep it", addressed=False)
+        assert (await t.final()).text == "ok"
+        assert [heard["text"] for heard in stage.heard] == ["Keep it"]
+        files = [item for item in t.slack.said if item.saying.kind is SayingKind.FILE]
+        assert len(files) == 1, "the file is there twice"
+
+
+async def test_a_port_that_is_offered_with_the_last_word_is_closed_too(tmp_path: Path) -> None:
+    async def ends(agent: ScriptedProcess) -> None:
+        await agent.take()
+        offers(agent, "share_port")
+        agent.say(done="bye")
+
+    async with with_side_tools(tmp_path, ends) as t:
+        await t.say("go")
+        await t.final()
+        [box] = t.provider.boxes.values()
+        assert not box.exposed
+
+
+async def test_a_bot_that_stops_in_good_order_leaves_the_ports_way_to_the_next(tmp_path: Path) -> None:
+    stage, ways = Stage(), []
+
+    async def serves(agent: ScriptedProcess) -> None:
+        await agent.take()
+        ways.append(offers(agent, "share_port"))
+        await agent.heard()
+        stage.up.set()
+        await asyncio.Event().wait()
+
+    async with with_side_tools(tmp_path, serves) as t:
+        await t.say("go")
+        await stage.up.wait()
+    assert Path(ways[0]).exists()
+
+
+async def test_one_way_is_opened_once(tmp_path: Path) -> None:
+    server = await asyncio.start_unix_server(lambda _, out: out.close(), tmp_path / "s")
+    ports = LocalPorts("127.0.0.1")
+    urls = await asyncio.gather(*(ports.expose(tmp_path, "s") for _ in range(3)))
+    await ports.close()
+    alive = 0
+    for url in urls:
+        try:
+            _, out = await asyncio.open_connection("127.0.0.1", int(url.rstrip("/").rpartition(":")[2]))
+            out.close()
+            alive += 1
+        except OSError:
+            pass
+    server.close()
+    assert alive == 0

@@ -96,12 +96,14 @@ class Attempts:
             alive.cancel()
 
     async def _could_not_resume(self, driver: Driver, error: AgentFailed) -> bool:
-        """It was to continue a conversation, and failed before it took in a word."""
+        """It was to continue a conversation that is not there, or failed before it took in a word."""
         if not driver.session.memory.token:
             return False
+        if error.cause is Cause.RESUME:
+            return True
         inputs = await self._store.prompt_inputs(driver.turn.id)
         untouched = all(item.fate is not Fate.CONSUMED for item in inputs)
-        return untouched and error.cause in (Cause.RESUME, Cause.UNKNOWN)
+        return untouched and error.cause is Cause.UNKNOWN
 
     async def _attempt(self, driver: Driver, codec: Codec, box: Box) -> None:
         memory = self._memory(driver, codec, box)
@@ -145,7 +147,7 @@ class Attempts:
             step = codec.begin(self._task(driver, codec, box, memory, inputs, remarks, past))
             record = record_of(step)
             await driver.record(replace(record, memory=memory_of(step, codec, box.sandbox)))
-            if past and turn.attempt == 1:
+            if past:
                 told = "does not remember the earlier conversation here: it was told what was said and done."
                 await driver.notice(f"{codec.name} {told}")
         if turn.state is TurnState.PREPARING:

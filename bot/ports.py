@@ -457,7 +457,7 @@ class Store(Protocol):
 
     async def offered(self, agent: str, version: str, person: int, repository: int) -> Offered | None:
         """What the agent, pinned to this version, listed last for this person in this repository. Where it
-        has worked for others or elsewhere only: the newest of that, of which nothing is complete, since a
+        has worked for them elsewhere only: the newest of that, of which nothing is complete, since a
         home and a repository may have settings of their own for it. repository: its id, 0: not known."""
         ...
 

@@ -29,6 +29,7 @@ from bot.errors import InputGap, ProcessGone, RepositoryUnknown, SandboxGone, Sa
 from bot.events import (
     AgentStarted,
     ApprovalAsked,
+    Cause,
     Completed,
     Event,
     Question,
@@ -351,7 +352,7 @@ class LineCodec:
                 events.append(Text(said["text"]))
             if "token" in said:
                 token = said["token"]
-                events.append(AgentStarted("lines", token))
+                events.append(AgentStarted("lines", token, version="7"))
             if "models" in said:
                 offered = Offered(tuple(OfferedModel(name) for name in said["models"]), complete=("",))
             if "may" in said:
@@ -365,7 +366,8 @@ class LineCodec:
             if "cancelled" in said:
                 completed = Completed(StopReason.CANCELLED)
             if "failed" in said:
-                completed = Completed(StopReason.ERROR, error=said["failed"])
+                cause = Cause(said.get("cause", ""))
+                completed = Completed(StopReason.ERROR, error=said["failed"], cause=cause)
         return Step(
             {"asked": asked},
             tuple(events),

@@ -159,6 +159,7 @@ async def test_its_box_is_stopped_under_it_and_it_goes_on(tmp_path: Path, case: 
     async with at_work(tmp_path, case, "sleep 60") as (r, model):
         root = r.mention("write down the colour [[script:colour]]")
         await soon(r, lambda: "sleep 60" in r.picture(root))
+        await soon(r, lambda: has_written_down(r, case, "sleep 60"))
         await stop_the_box(r)
         await soon(r, lambda: bool(r.finals(root)))
         (final,) = r.finals(root)
@@ -167,6 +168,14 @@ async def test_its_box_is_stopped_under_it_and_it_goes_on(tmp_path: Path, case: 
         assert any(all(words in json.dumps(said) for words in of_both) for said in model.requests)
         (pull,) = r.github.pull_requests(REPOSITORY)
         assert "+blue" in await r.github.diff(REPOSITORY, pull.number)
+
+
+def has_written_down(r: Rig, case: Case, words: str) -> bool:
+    """Whether it will still know of them. Claude writes its file of a conversation a moment later."""
+    if "claude" not in case.name:
+        return True
+    files = (r.directory / "bot" / "sandboxes").glob("*/home/.claude/projects/*/*.jsonl")
+    return any(words in file.read_text() for file in files)
 
 
 async def stop_the_box(r: Rig) -> None:

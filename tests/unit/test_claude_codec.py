@@ -277,3 +277,13 @@ def test_the_death_of_the_process_is_the_drivers_to_tell() -> None:
     step = CODEC.on(talk.state, Exited(137, "killed"))
     assert (step.events, step.completed) == ((), None)
     assert step.state == talk.state
+
+
+def test_nothing_is_asked_of_the_network_that_the_work_does_not_need() -> None:
+    env = CODEC.launch(TASK).env
+    assert {name for name, value in env.items() if value == "1"} >= {
+        "DISABLE_AUTOUPDATER",
+        "DISABLE_TELEMETRY",
+        "DISABLE_ERROR_REPORTING",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+    }

@@ -319,3 +319,10 @@ def test_a_call_without_an_outcome_is_closed_with_its_turn() -> None:
         ("Used github: get_issue", ToolStatus.FAILED)
     ]
     assert step.completed == Completed(StopReason.END, "Done.")
+
+
+def test_nothing_is_asked_of_the_network_that_the_work_does_not_need() -> None:
+    argv = CODEC.launch(TASK).argv
+    assert {"check_for_update_on_startup=false", "analytics.enabled=false", "feedback.enabled=false"} <= set(
+        argv
+    )

@@ -83,6 +83,7 @@ SILENT = frozenset(
     }
 )
 # Parts likewise: what was attached, snapshots, and the beginning of a step.
+HEARD_PARTS = frozenset({"tool", "step-finish", "text", "reasoning"})
 SILENT_PARTS = frozenset(
     {"agent", "compaction", "file", "patch", "retry", "snapshot", "step-start", "subtask"}
 )
@@ -148,6 +149,7 @@ class Reading:
             case "message.part.updated":
                 if known:
                     return self._part(session, part(told, "part"))
+                return string(part(told, "part"), "type") in HEARD_PARTS | SILENT_PARTS
             case "todo.updated":
                 if ours:
                     self._todos(told)

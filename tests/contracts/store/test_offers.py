@@ -46,16 +46,17 @@ async def test_what_another_version_listed_is_not_used(stage: Stage) -> None:
     assert await stage.store.offered("claude", "1.0", owner, WEB.id) is None
 
 
-async def test_nothing_is_complete_for_others_or_elsewhere(stage: Stage) -> None:
+async def test_nothing_is_complete_elsewhere_and_nothing_is_known_to_others(stage: Stage) -> None:
     claim = await stage.running()
     await told(stage, claim)
     ann, bob = claim.session.owner.id, (await stage.store.person(BOB)).id
     part = replace(WHOLE, complete=())
-    for person, repository in ((bob, WEB.id), (ann, API.id), (ann, 0)):
-        assert await stage.store.offered("claude", "1.0", person, repository) == part
+    for repository in (API.id, 0):
+        assert await stage.store.offered("claude", "1.0", ann, repository) == part
+    assert await stage.store.offered("claude", "1.0", bob, WEB.id) is None
 
 
-async def test_ones_own_list_goes_before_a_newer_one_of_others(stage: Stage) -> None:
+async def test_what_others_agents_list_is_not_told(stage: Stage) -> None:
     claim = await stage.running()
     await told(stage, claim)
     admitted = await stage.start("s2", by=BOB, thread=slack("s2"))
@@ -64,7 +65,7 @@ async def test_ones_own_list_goes_before_a_newer_one_of_others(stage: Stage) -> 
     await told(stage, await stage.run(admitted.turn), Offered((OfferedModel("bobs"),)))
     assert await stage.store.offered("claude", "1.0", claim.session.owner.id, WEB.id) == WHOLE
     elsewhere = await stage.store.offered("claude", "1.0", claim.session.owner.id, API.id)
-    assert elsewhere is not None and elsewhere.names == ("bobs",)
+    assert elsewhere is not None and elsewhere.names == WHOLE.names
 
 
 async def test_permissions_stay_when_the_agent_changes_and_its_model_does_not(stage: Stage) -> None:

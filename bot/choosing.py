@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bot.agents.codec import Codec, Permissions
+from bot.agents.codec import Codec, Permissions, more_careful
 from bot.agents.registry import chosen, doubt, find
+from bot.errors import AgentUnknown
 from bot.models import Choice, Offered, Repository, Session
 from bot.ports import Store
 
@@ -32,9 +33,23 @@ class Choosing:
         self._permissions = permissions
 
     async def chosen(
-        self, wanted: Choice, before: Choice, person: int, repository: Repository | None
+        self,
+        wanted: Choice,
+        before: Choice,
+        person: int,
+        repository: Repository | None,
+        *,
+        own: bool = True,
     ) -> Chosen:
-        """person: in whose sandbox the agent works. Raises AgentUnknown: see bot.agents.registry.chosen."""
+        """person: in whose sandbox the agent works. own: it is they who choose.
+
+        Raises AgentUnknown: see bot.agents.registry.chosen; and where somebody else wants less care than the
+        session has, since its owner is among those who answer what an agent asks.
+        """
+        if not own and before.permissions and _is_less(wanted.permissions, before.permissions):
+            raise AgentUnknown(
+                f"Only the session's owner may make it less careful than `permissions={before.permissions}`."
+            )
         agent = wanted.agent or before.agent
         can = find(self._agents, agent).capabilities
         offered = None
@@ -58,3 +73,9 @@ class Choosing:
         version = find(self._agents, agent).capabilities.version
         known = await self._store.offered(agent, version, person, repository.id if repository else 0)
         return known if version or known is None else Offered(known.models)
+
+
+def _is_less(wanted: str, than: str) -> bool:
+    known = {one.value: one for one in Permissions}
+    found = known.get(wanted.lower())
+    return found is not None and more_careful(found, known[than]) is not found

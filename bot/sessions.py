@@ -196,7 +196,8 @@ class Sessions:
     async def _reply(self, message: Message, session: Session) -> str:
         before = Choice(session.agent, session.model, session.effort, session.permissions)
         wanted = self._choice(message)
-        chosen = await self._choosing.chosen(wanted, before, session.owner.id, session.repository)
+        theirs = (await self._store.person(message.author)).id == session.owner.id
+        chosen = await self._choosing.chosen(wanted, before, session.owner.id, session.repository, own=theirs)
         choice = Choice() if chosen.choice == before else chosen.choice
         said = replace(_input(message), choice=choice)
         if session.repository is None:

@@ -32,6 +32,8 @@ async def main() -> None:
                 rows += await measure(Path(directory))
             except Skipped as reason:
                 print(f"{name}: skipped. {reason}")
+            except Exception as error:  # noqa: BLE001 it must not cost the figures of the others
+                print(f"{name}: failed. {type(error).__name__}: {error}")
     print(table(rows))
 
 

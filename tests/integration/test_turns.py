@@ -489,6 +489,20 @@ async def test_permissions_are_for_the_next_start_of_the_agent_and_stay(tmp_path
         assert "permissions ask" in await said_last(t)
 
 
+async def test_only_the_owner_makes_a_session_less_careful(tmp_path: Path) -> None:
+    async def works(agent: ScriptedProcess) -> None:
+        await agent.take()
+        agent.say(done="ok")
+
+    async with town(tmp_path, [works, works]) as t:
+        await t.say("first", options={"permissions": "ask"})
+        await t.final()
+        assert await t.say("faster", BEN, addressed=False, options={"permissions": "auto"}) == "refused"
+        assert "Only the session's owner" in await said_last(t)
+        assert await t.say("faster", addressed=False, options={"permissions": "auto"}) == "started"
+        await t.final(2)
+
+
 async def test_the_installations_permissions_are_the_least(tmp_path: Path) -> None:
     heard: list[str] = []
 

@@ -205,6 +205,7 @@ def _policy(settings: Settings) -> Policy:
             approval=deadline.approval,
         ),
         idle_stop=settings.sandbox.idle_stop,
+        sandbox_ttl=settings.sandbox.ttl,
         orphan_after=settings.sandbox.orphan,
         git_name=settings.git_name,
         git_email=settings.git_email,

@@ -173,9 +173,10 @@ class LocalProvider:
     async def find(self, labels: Mapping[str, str]) -> Sequence[LocalSandbox]:
         found = []
         for about in sorted(self._directory.glob("local-*/box.json")):
-            theirs = json.loads(about.read_text(encoding="utf-8"))["labels"]
-            if all(theirs.get(name) == value for name, value in labels.items()):
-                found.append(self._sandbox(about.parent.name))
+            with contextlib.suppress(SandboxGone):  # deleted just now
+                sandbox = self._sandbox(about.parent.name)
+                if all(sandbox.labels.get(name) == value for name, value in labels.items()):
+                    found.append(sandbox)
         return found
 
     async def get(self, id: str) -> LocalSandbox:
@@ -190,15 +191,28 @@ class LocalProvider:
     def _sandbox(self, id: str) -> LocalSandbox:
         if id not in self._known:
             place = Place(self._directory / id)
-            self._known[id] = LocalSandbox(id, place, self._isolation, self._max_spool, self._ports)
+            try:
+                about = json.loads((place.root / "box.json").read_text(encoding="utf-8"))
+            except FileNotFoundError as error:
+                raise SandboxGone(f"The sandbox {id} was deleted.") from error
+            self._known[id] = LocalSandbox(
+                id, about["labels"], place, self._isolation, self._max_spool, self._ports
+            )
         return self._known[id]
 
 
 class LocalSandbox:
     def __init__(
-        self, id: str, place: Place, isolation: Isolation, max_spool: int, ports: LocalPorts
+        self,
+        id: str,
+        labels: Mapping[str, str],
+        place: Place,
+        isolation: Isolation,
+        max_spool: int,
+        ports: LocalPorts,
     ) -> None:
         self.id = id
+        self.labels = labels
         self.home, self.workspaces, self.repositories = isolation.paths(place)
         self._place = place
         self._isolation = isolation

@@ -19,6 +19,7 @@ from handlers.slack.ids import (
     COMMAND,
     DENY_ACTION,
     EVENT,
+    RESET_ACTION,
     STOP_ACTION,
     SURFACE,
     is_direct,
@@ -224,6 +225,8 @@ def _clicked(action: str, value: str) -> tuple[Verb, Mapping[str, str]]:
         return Verb.APPROVE, {"ask": value}
     if action == DENY_ACTION:
         return Verb.DENY, {"ask": value}
+    if action == RESET_ACTION:
+        return Verb.SANDBOX, {"do": "reset", "number": value}
     return Verb.ANSWER, {"ask": value, "option": action.rpartition("_")[2]}
 
 

@@ -19,6 +19,7 @@ from bot.endings import Endings
 from bot.intake import Intake
 from bot.losses import Losses
 from bot.models import Caps
+from bot.operators import Operators
 from bot.outbox import Outbox
 from bot.ports import Clock, Dispatcher, Forge, Provider, Store, Surface
 from bot.preparation import Preparation
@@ -50,8 +51,7 @@ class Policy:
     steer_policy: str = "collaborators"
     caps: Caps = field(default_factory=Caps)
     deadlines: Deadlines = field(default_factory=Deadlines)
-    idle_stop: float = 1800.0
-    sandbox_ttl: float = 0.0
+    ages: Ages = field(default_factory=lambda: Ages(1800.0))
     orphan_after: float = 86400.0
     permissions: Permissions = Permissions.AUTO
     git_name: str = "sandpiper[bot]"
@@ -82,8 +82,7 @@ class Core:
         self._dispatcher = dispatcher
         self._clock = clock
         self._owner = owner
-        ages = Ages(policy.idle_stop, policy.sandbox_ttl)
-        self.sandboxes = Sandboxes(store, provider, clock, policy.installation, ages)
+        self.sandboxes = Sandboxes(store, provider, clock, policy.installation, policy.ages)
         self.reconcile = Reconcile(store, self.sandboxes)
         access = Access(forge, surfaces, policy.allowlist, policy.steer_policy)
         workspaces = Workspaces(store, forge, scratch, policy.git_name, policy.git_email)
@@ -117,8 +116,9 @@ class Core:
             deadlines=policy.deadlines,
             warning=provider.warning,
         )
-        self.losses = Losses(store, self.sandboxes, workspaces)
-        boxes = SandboxVerbs(store, surfaces, self.sandboxes, self.losses, clock)
+        losses = Losses(store, self.sandboxes, workspaces)
+        boxes = SandboxVerbs(store, surfaces, self.sandboxes, losses, clock)
+        self.operators = Operators(store, self.sandboxes, self.reconcile, losses, surfaces, clock)
         choosing = Choosing(store, agents, policy.permissions)
         self.sessions = Sessions(
             store, surfaces, forge, access, clock, choosing, boxes, policy.defaults, provider.warning

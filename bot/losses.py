@@ -29,7 +29,9 @@ class Lost:
 
 
 class Losses:
-    def __init__(self, store: Store, sandboxes: Sandboxes, workspaces: Workspaces) -> None:
+    """workspaces: None where nothing is looked into; then only the store is asked."""
+
+    def __init__(self, store: Store, sandboxes: Sandboxes, workspaces: Workspaces | None) -> None:
         self._store = store
         self._sandboxes = sandboxes
         self._workspaces = workspaces
@@ -38,26 +40,27 @@ class Losses:
         """A stopped sandbox is started for it."""
         worked = await self._store.worked_sessions(row.key.person)
         only_here = {session.id for session in worked if session.ready}
-        certain = len(worked) <= MOST
+        certain = self._workspaces is not None and len(worked) <= MOST
         try:
             async with asyncio.timeout(PATIENCE):
-                sandbox = await self._sandboxes.start(row)
-                for session in worked[:MOST]:
-                    if session.id not in only_here and not await self._look(session, sandbox, only_here):
-                        certain = False
+                if self._workspaces is not None:
+                    sandbox = await self._sandboxes.start(row)
+                    for session in [one for one in worked[:MOST] if one.id not in only_here]:
+                        looked, work = await self._look(self._workspaces, session, sandbox)
+                        certain = certain and looked
+                        only_here |= {session.id} if work else set()
         except (SandboxError, TimeoutError) as error:
             log.info("sandbox %s cannot be looked into: %s", row.provider_id, error)
             certain = False
         return Lost(tuple(session for session in worked if session.id in only_here), certain)
 
-    async def _look(self, session: Session, sandbox: Sandbox, only_here: set[str]) -> bool:
+    async def _look(self, workspaces: Workspaces, session: Session, sandbox: Sandbox) -> tuple[bool, bool]:
+        """Whether it could be looked into, and whether there is work that is only there."""
         try:
-            if await self._workspaces.unpublished(session, sandbox):
-                only_here.add(session.id)
+            return True, await workspaces.unpublished(session, sandbox)
         except WorkspaceError as error:
             log.info("session %s cannot be looked into: %s", session.id, error)
-            return False
-        return True
+            return False, False
 
 
 def named(sessions: Sequence[Session], surfaces: Mapping[str, Surface], to: Message | None) -> str:

@@ -13,6 +13,7 @@ import pytest
 from bot.core import Policy
 from bot.errors import SandboxUnreachable
 from bot.models import Identity, SandboxState, Verb
+from bot.sandboxes import Ages
 from bot.sessions import Defaults
 from tests.integration.test_sandboxes import Box
 from tests.integration.test_turns import is_running, obeys_stop
@@ -20,7 +21,7 @@ from tests.town import ANA, BEN, OPEN, Town, town
 from tests.world import HostProvider, HostSandbox, ScriptedProcess
 
 TTL = 30 * 86_400.0
-POLICY = Policy(defaults=Defaults("acme/web", "lines"), allowlist=OPEN, sandbox_ttl=TTL)
+POLICY = Policy(defaults=Defaults("acme/web", "lines"), allowlist=OPEN, ages=Ages(1800.0, TTL))
 
 
 async def answers(agent: ScriptedProcess) -> None:
@@ -186,7 +187,7 @@ async def test_a_turn_that_takes_a_sandbox_while_others_are_deleted_keeps_it(tmp
 
 
 async def test_without_a_time_to_live_nothing_is_deleted(tmp_path: Path) -> None:
-    async with town(tmp_path, policy=replace(POLICY, sandbox_ttl=0.0), provider=Listing) as t:
+    async with town(tmp_path, policy=replace(POLICY, ages=Ages(1800.0)), provider=Listing) as t:
         await t.core.sandboxes.ready(await t.store.person(ANA))
         t.clock.advance(100 * TTL)
         await t.core.sandboxes.delete_expired()

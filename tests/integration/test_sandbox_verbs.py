@@ -11,6 +11,7 @@ import pytest
 from bot.core import Policy
 from bot.models import Identity, Outcome, SandboxState, Saying, SayingKind, Verb
 from bot.sandbox_verbs import RESET_WITHIN
+from bot.sandboxes import Ages
 from bot.sessions import Defaults
 from tests.integration.test_sandboxes import Box
 from tests.integration.test_turns import is_running, obeys_stop
@@ -230,7 +231,7 @@ async def test_what_is_elsewhere_is_not_named_where_others_read_along(tmp_path: 
 
 
 async def test_a_pinned_sandbox_is_neither_stopped_nor_deleted(tmp_path: Path) -> None:
-    async with town(tmp_path, [answers], replace(POLICY, sandbox_ttl=86_400.0)) as t:
+    async with town(tmp_path, [answers], replace(POLICY, ages=Ages(1800.0, 86_400.0))) as t:
         with_boxes(t)
         await t.say("hello")
         await t.final()

@@ -33,6 +33,7 @@ from bot.errors import (
     SandboxFull,
     SandboxGone,
     SandboxNotRunning,
+    SandboxUnreachable,
     SettingsError,
 )
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
@@ -55,6 +56,7 @@ from sandbox.process import (
 log = logging.getLogger(__name__)
 
 SCRAP = ".scrap-"
+HOST = "host"
 TRANSFER_TIMEOUT = 600.0
 
 # $1 path; stdin: the content. Moved into place whole.
@@ -180,6 +182,8 @@ class LocalProvider:
         return found
 
     async def get(self, id: str) -> LocalSandbox:
+        if not (self._directory / HOST).exists():  # a disk that is not mounted says nothing of its sandboxes
+            raise SandboxUnreachable(f"{self._directory} is not the directory of sandboxes that it was.")
         if not re.fullmatch(r"local-[0-9a-f]{16}", id) or not (self._directory / id / "box.json").exists():
             raise SandboxGone(f"There is no sandbox {id} in {self._directory}.")
         return self._sandbox(id)
@@ -380,7 +384,7 @@ class LocalSandbox:
 
 def _host_of(directory: Path) -> str:
     """A name for this directory's machine that survives a new host name (containers change theirs)."""
-    path = directory / "host"
+    path = directory / HOST
     if not path.exists():
         path.write_text(f"local-{secrets.token_hex(6)}", encoding="utf-8")
     return path.read_text(encoding="utf-8")

@@ -21,8 +21,12 @@ from bot.clock import SystemClock
 from bot.core import Core, Policy
 from bot.driver import Deadlines
 from bot.errors import ForgeError, SettingsError, SurfaceBusy
+from bot.losses import Losses
 from bot.models import Caps
+from bot.operators import Operators
 from bot.ports import Provider, Surface
+from bot.reconcile import Reconcile
+from bot.sandboxes import Ages, Sandboxes
 from bot.sessions import Defaults
 from bot.settings import Settings
 from handlers.github.accounts import Accounts
@@ -32,6 +36,7 @@ from handlers.github.mirrors import Mirrors
 from handlers.github.repositories import Repositories
 from handlers.github.surface import GitHubSurface
 from handlers.github.webhooks import Webhooks
+from handlers.operator import ask_the_bot, operators_door
 from handlers.slack.install import PATH as SLACK_PATH
 from handlers.slack.install import Slack, connect
 from handlers.web.server import Later, WebServer, application
@@ -63,6 +68,27 @@ async def serve(settings: Settings) -> None:
         raise SettingsError(NOTHING_ON)
     async with _running(settings) as core:
         await core.run()
+
+
+async def operate(settings: Settings, do: str, id: str, *, yes: bool) -> str:
+    """What an operator wants of the sandboxes: asked of the bot where one runs, else done here (see
+    docs/decisions/0015-the-operators-door.md). Raises SandpiperError."""
+    data_dir = settings.data_dir
+    if not data_dir.is_dir():
+        raise SettingsError(f"There is no data directory {data_dir}.", "Set SANDPIPER_DATA_DIR to the bot's.")
+    said = await ask_the_bot(data_dir, do, id, yes)
+    if said is not None:
+        return said
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        store = await SqliteStore.open(data_dir, clock, QueueDispatcher())
+        stack.push_async_callback(store.close)
+        provider = _provider(settings)
+        stack.push_async_callback(provider.close)
+        sandboxes = Sandboxes(store, provider, clock, settings.installation, _ages(settings))
+        reconcile = Reconcile(store, sandboxes)
+        losses = Losses(store, sandboxes, None)
+        return await Operators(store, sandboxes, reconcile, losses, {}, clock).obey(do, id, yes=yes)
 
 
 @asynccontextmanager
@@ -141,6 +167,9 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
             policy=_policy(settings),
             secrets=settings.secrets(),
         )
+        obey = core.operators.obey
+        door = operators_door(settings.data_dir, lambda do, id, yes: obey(do, id, yes=yes))
+        await stack.enter_async_context(door)
         log.info("sandpiper %s is ready: %s", VERSION, ", ".join(sorted(surfaces)))
         yield core
 
@@ -204,11 +233,15 @@ def _policy(settings: Settings) -> Policy:
             deadline.publish,
             approval=deadline.approval,
         ),
-        idle_stop=settings.sandbox.idle_stop,
+        ages=_ages(settings),
         orphan_after=settings.sandbox.orphan,
         git_name=settings.git_name,
         git_email=settings.git_email,
     )
+
+
+def _ages(settings: Settings) -> Ages:
+    return Ages(settings.sandbox.idle_stop, settings.sandbox.ttl)
 
 
 def _scratch(data_dir: Path) -> Path:

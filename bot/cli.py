@@ -1,4 +1,4 @@
-"""The command line: `sandpiper serve` and `sandpiper demo`."""
+"""The command line: `sandpiper serve`, `sandpiper sandboxes` and `sandpiper demo`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from bot.app import VERSION, serve
+from bot.app import VERSION, operate, serve
 from bot.errors import SandpiperError, SettingsError
 from bot.redact import redact
 from bot.settings import load
@@ -24,7 +24,7 @@ FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Exit codes: 0 ended as asked, 2 it could not start or go on."""
     arguments = _parser().parse_args(argv)
-    run = {"serve": _serve, "demo": _demo}[arguments.command]
+    run = {"serve": _serve, "sandboxes": _sandboxes, "demo": _demo}[arguments.command]
     try:
         run(arguments)
     except SandpiperError as error:
@@ -41,6 +41,23 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     serving = commands.add_parser("serve", help="run the bot, with the settings of the environment or .env")
     serving.add_argument("--env-file", type=Path, help="default: .env, where there is one")
+    boxes = commands.add_parser(
+        "sandboxes", help="look after people's sandboxes, whether the bot runs or not"
+    )
+    boxes.add_argument("--env-file", type=Path, help="default: .env, where there is one")
+    doing = boxes.add_subparsers(dest="do", required=True)
+    doing.add_parser("list", help="all that the bot knows, and those that it does not")
+    for do, what in (
+        ("stop", "stop it; its files stay"),
+        ("start", "start it"),
+        ("delete", "delete it with all that is in it"),
+        ("pin", "never stop it for idleness nor delete it for age"),
+        ("unpin", "take that back"),
+    ):
+        one = doing.add_parser(do, help=what)
+        one.add_argument("id", help="as list shows it")
+        if do == "delete":
+            one.add_argument("--yes", action="store_true", help="whatever is lost with it")
     demo = commands.add_parser("demo", help="try everything on this machine, without any account")
     demo.add_argument("--agent", choices=("scripted", "claude"), default="scripted")
     demo.add_argument("--port", type=int, default=None, help="of the page")
@@ -56,6 +73,13 @@ def _demo(arguments: argparse.Namespace) -> None:
         asyncio.run(run_demo(agent=arguments.agent, port=arguments.port, data_dir=arguments.data_dir))
     except DemoFailed as error:
         raise SandpiperError(str(error)) from error
+
+
+def _sandboxes(arguments: argparse.Namespace) -> None:
+    os.umask(0o077)
+    settings = load(_named(arguments.env_file))
+    id, yes = getattr(arguments, "id", ""), getattr(arguments, "yes", False)
+    print(asyncio.run(operate(settings, arguments.do, id, yes=yes)))
 
 
 def _serve(arguments: argparse.Namespace) -> None:

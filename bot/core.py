@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,14 +17,18 @@ from bot.choosing import Choosing
 from bot.driver import Deadlines
 from bot.endings import Endings
 from bot.intake import Intake
+from bot.losses import Losses
 from bot.models import Caps
+from bot.operators import Operators
 from bot.outbox import Outbox
 from bot.ports import Clock, Dispatcher, Forge, Provider, Store, Surface
 from bot.preparation import Preparation
 from bot.programs import Program, Programs
 from bot.pull_requests import PullRequests
+from bot.reconcile import Reconcile
 from bot.recovery import resume_open_turns
-from bot.sandboxes import Sandboxes
+from bot.sandbox_verbs import SandboxVerbs
+from bot.sandboxes import Ages, Sandboxes
 from bot.sessions import Defaults, Sessions
 from bot.shared_files import SharedFiles
 from bot.sharing import Sharing
@@ -33,6 +38,7 @@ from bot.workspace import Workspaces
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 60.0
+RECONCILE_EVERY = 5  # rounds of housekeeping
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ class Policy:
     steer_policy: str = "collaborators"
     caps: Caps = field(default_factory=Caps)
     deadlines: Deadlines = field(default_factory=Deadlines)
-    idle_stop: float = 1800.0
+    ages: Ages = field(default_factory=lambda: Ages(1800.0))
     orphan_after: float = 86400.0
     permissions: Permissions = Permissions.AUTO
     git_name: str = "sandpiper[bot]"
@@ -76,7 +82,8 @@ class Core:
         self._dispatcher = dispatcher
         self._clock = clock
         self._owner = owner
-        self.sandboxes = Sandboxes(store, provider, clock, policy.installation, policy.idle_stop)
+        self.sandboxes = Sandboxes(store, provider, clock, policy.installation, policy.ages)
+        self.reconcile = Reconcile(store, self.sandboxes)
         access = Access(forge, surfaces, policy.allowlist, policy.steer_policy)
         workspaces = Workspaces(store, forge, scratch, policy.git_name, policy.git_email)
         pull_requests = PullRequests(forge, workspaces, clock)
@@ -109,9 +116,12 @@ class Core:
             deadlines=policy.deadlines,
             warning=provider.warning,
         )
+        losses = Losses(store, self.sandboxes, workspaces)
+        boxes = SandboxVerbs(store, surfaces, self.sandboxes, losses, clock)
+        self.operators = Operators(store, self.sandboxes, self.reconcile, losses, surfaces, clock)
         choosing = Choosing(store, agents, policy.permissions)
         self.sessions = Sessions(
-            store, surfaces, forge, access, clock, choosing, policy.defaults, provider.warning
+            store, surfaces, forge, access, clock, choosing, boxes, policy.defaults, provider.warning
         )
         self.intake = Intake(store, surfaces, self.sessions, clock)
         self.outbox = Outbox(store, surfaces, clock, self.turns.picture, self._shared)
@@ -125,13 +135,25 @@ class Core:
             group.create_task(self._dispatcher.run(self.turns.drive))
             group.create_task(self.outbox.run())
             group.create_task(self._keep_house())
+            group.create_task(self._keep_sandboxes())
 
     async def _keep_house(self) -> None:
         while True:
             try:
                 await self.store.wake_forgotten()
                 await self.store.sweep(self._clock.now())
-                await self.sandboxes.stop_idle()
             except Exception:  # housekeeping must never take the bot down; it tries again
                 log.exception("housekeeping failed")
+            await self._clock.sleep(HOUSEKEEPING)
+
+    async def _keep_sandboxes(self) -> None:
+        """Beside the housekeeping, which a slow provider must not hold up."""
+        for round in itertools.count():
+            try:
+                if round % RECONCILE_EVERY == 0:
+                    await self.reconcile.run()
+                await self.sandboxes.stop_idle()
+                await self.sandboxes.delete_expired()
+            except Exception:  # as above
+                log.exception("looking after the sandboxes failed")
             await self._clock.sleep(HOUSEKEEPING)

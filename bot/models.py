@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from bot.events import Event
 
@@ -95,6 +96,7 @@ class Verb(StrEnum):
     STATUS = "status"
     PUBLISH = "publish"
     HELP = "help"
+    SANDBOX = "sandbox"  # option "do": what about it; "number": which reset is meant
     CHANNEL = "channel"
     APPROVE = "approve"
     DENY = "deny"
@@ -591,7 +593,8 @@ class Saying:
     """Something to be said exactly once. `key` is its idempotency key.
 
     mention: the surface user id to call by name. private: an answer only for its author. amends: the key of
-    the saying that this one is drawn over; `ref` is then where that one stands (None: nowhere).
+    the saying that this one is drawn over; `ref` is then where that one stands (None: nowhere). reset: the
+    number of the reset that it asks a person to confirm; 0: of none.
     """
 
     key: str
@@ -607,6 +610,7 @@ class Saying:
     ask: Ask | None = None
     amends: str = ""
     file: SharedFile | None = None
+    reset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -639,23 +643,48 @@ class SandboxKey:
     person: int
     provider: str
 
+    INSTALLATION: ClassVar = "sandpiper.installation"
+    TENANT: ClassVar = "sandpiper.tenant"
+    PERSON: ClassVar = "sandpiper.person"
+
     def labels(self) -> dict[str, str]:
         return {
-            "sandpiper.installation": self.installation,
-            "sandpiper.tenant": self.tenant,
-            "sandpiper.person": str(self.person),
+            self.INSTALLATION: self.installation,
+            self.TENANT: self.tenant,
+            self.PERSON: str(self.person),
             "sandpiper.purpose": "agent",
         }
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxRow:
+    """provider_id: "" after it was deleted; `lost` then says why, until there is a new one. host: a local
+    sandbox lives on one host; "" where any replica can reach it. state: as last seen, since `state_at`; None:
+    not seen yet."""
+
     id: int
     key: SandboxKey
     provider_id: str
-    host: str  # a local sandbox lives on one host; "" where any replica can reach it
+    host: str
     created_at: float
     last_used: float
+    pinned: bool = False
+    state: SandboxState | None = None
+    state_at: float = 0.0
+    lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """A person was told what would be lost with their sandbox, and may say yes to it by its number, until
+    `deadline`. provider_id: the sandbox that was spoken of. told: the sessions whose work it would cost."""
+
+    number: int
+    sandbox: SandboxRow
+    provider_id: str
+    thread: ThreadKey
+    told: tuple[str, ...]
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True)

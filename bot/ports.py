@@ -35,6 +35,7 @@ from bot.models import (
     Record,
     Remark,
     Repository,
+    Reset,
     SandboxKey,
     SandboxRow,
     SandboxState,
@@ -214,6 +215,7 @@ class Sandbox(Protocol):
     """
 
     id: str
+    labels: Mapping[str, str]  # as it was made with
     home: str
     workspaces: str  # a directory per session lives here
     repositories: str  # a bare clone per repository lives here
@@ -362,6 +364,10 @@ class Store(Protocol):
         """The person behind an identity; made when new."""
         ...
 
+    async def known_person(self, id: int) -> Person | None:
+        """By our own number of them."""
+        ...
+
     async def repository_default(self, scope: str) -> str:
         """The default repository of a channel (a ThreadKey's scope, with its surface), or ""."""
         ...
@@ -436,8 +442,13 @@ class Store(Protocol):
         """Put one saying into the outbox. False: its key was there already."""
         ...
 
-    async def open_sessions(self, person: int, place: str) -> Sequence[Session]:
-        """What a person owns and has running in a place ("surface:scope"), oldest first."""
+    async def open_sessions(self, person: int, place: str = "") -> Sequence[Session]:
+        """What a person owns and has an open turn for, in a place ("surface:scope") or ("") anywhere, oldest
+        first."""
+        ...
+
+    async def worked_sessions(self, person: int) -> Sequence[Session]:
+        """What a person owns and has a branch, newest first."""
         ...
 
     async def add_alias(self, session: str, alias: str) -> None: ...
@@ -591,11 +602,48 @@ class Store(Protocol):
         sessions forget what was only in there: resume tokens and ready commits."""
         ...
 
-    async def touch_sandbox(self, id: int) -> None: ...
+    async def sandboxes(self, installation: str, provider: str) -> Sequence[SandboxRow]:
+        """All that there are (those that were deleted and not replaced are left out)."""
+        ...
+
+    async def touch_sandbox(self, id: int) -> None:
+        """It is in use now, and runs."""
+        ...
+
+    async def saw_sandbox(self, id: int, state: SandboxState) -> None:
+        """How it is now; since when, where that is new."""
+        ...
+
+    async def pin_sandbox(self, id: int, pinned: bool) -> None:
+        """Pinned ones are neither idle nor expired. Both ways it counts as used now."""
+        ...
+
+    async def forget_sandbox(self, id: int, provider_id: str, why: str) -> None:
+        """It exists no more: its person's sessions forget what was only in there (resume tokens, ready
+        commits), and threads that lose work by it are told. Its row stays, without a sandbox and with `why`
+        (a clause), until the next is saved. Nothing happens when it was replaced meanwhile."""
+        ...
 
     async def idle_sandboxes(self, before: float) -> Sequence[SandboxRow]:
-        """Sandboxes last used before `before`, whose person has no open turn past queued."""
+        """Unpinned sandboxes last used before `before`, whose person has no open turn past queued."""
         ...
+
+    async def expired_sandboxes(self, before: float) -> Sequence[SandboxRow]:
+        """Unpinned sandboxes last used before `before`, whose person has no open turn at all."""
+        ...
+
+    async def new_reset(
+        self,
+        message_key: str,
+        sandbox: SandboxRow,
+        thread: ThreadKey,
+        told: Sequence[str],
+        deadline: float,
+    ) -> Reset:
+        """A person wants their sandbox deleted and is told first what it costs. One per message."""
+        ...
+
+    async def reset(self, number: int) -> Reset | None: ...
 
     # trail
 

@@ -1,19 +1,22 @@
-"""A person's persistent sandbox: found, created, started, kept alive, stopped when idle."""
+"""A person's persistent sandbox: found, created, started, kept alive, stopped when idle, deleted for age."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from bot.errors import SandboxError, SandboxGone, StoreUnavailable
-from bot.models import Person, SandboxKey, SandboxRow, SandboxState
+from bot.models import Person, SandboxKey, SandboxRow, SandboxState, Session
 from bot.patience import patiently
 from bot.ports import Clock, Provider, Sandbox, Store
+from bot.timeline import span
 
 log = logging.getLogger(__name__)
+
+LOST = "Work that was not pushed is lost with the old one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +27,26 @@ class Ready:
     lost: str = ""
 
 
-class Sandboxes:
-    """One sandbox per person in a tenant. The provider is asked every time: no cache can lie."""
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """Seconds without a turn until a sandbox is stopped, and until it is deleted (0: never)."""
 
-    def __init__(
-        self, store: Store, provider: Provider, clock: Clock, installation: str, idle_stop: float
-    ) -> None:
+    idle_stop: float
+    ttl: float = 0.0
+
+
+class Sandboxes:
+    """One sandbox per person in a tenant. The provider is asked every time: no cache can lie.
+
+    What ends a sandbox holds its key's lock, as does a turn that takes it, and looks for open turns in it.
+    """
+
+    def __init__(self, store: Store, provider: Provider, clock: Clock, installation: str, ages: Ages) -> None:
         self._store = store
         self._provider = provider
         self._clock = clock
-        self._installation = installation
-        self._idle_stop = idle_stop
+        self.installation = installation
+        self.ages = ages
         self._locks: defaultdict[SandboxKey, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
@@ -42,24 +54,32 @@ class Sandboxes:
         return self._provider
 
     def key(self, owner: Person) -> SandboxKey:
-        return SandboxKey(self._installation, owner.tenant, owner.id, self._provider.name)
+        return SandboxKey(self.installation, owner.tenant, owner.id, self._provider.name)
+
+    def alone(self, key: SandboxKey) -> asyncio.Lock:
+        """Held by whoever takes, makes or ends the sandbox of this key."""
+        return self._locks[key]
+
+    async def rows(self) -> Sequence[SandboxRow]:
+        """All that the store knows of and this provider, here, can reach."""
+        known = await self._store.sandboxes(self.installation, self._provider.name)
+        return [row for row in known if self._reaches(row)]
 
     async def ready(self, owner: Person) -> Ready:
         """The owner's sandbox, running. Unreachable is retried; only gone is replaced."""
         key = self.key(owner)
-        async with self._locks[key]:  # two threads of one person must not make two
+        async with self.alone(key):  # two threads of one person must not make two
             row = await self._store.sandbox(key)
             lost = ""
-            if row is not None:
+            if row is not None and not row.provider_id:
+                lost = f"Your earlier sandbox was deleted ({row.lost}), so I made a new one. {LOST}"
+            elif row is not None:
                 try:
                     sandbox = await self._started(row.provider_id)
                     await self._store.touch_sandbox(row.id)
                     return Ready(sandbox)
                 except SandboxGone:
-                    lost = (
-                        "Your sandbox no longer exists at its provider, so I made a new one. "
-                        "Work that was not pushed is lost with the old one."
-                    )
+                    lost = f"Your sandbox no longer exists at its provider, so I made a new one. {LOST}"
                     await self._store.audit("sandpiper", "sandbox.gone", row.provider_id, key.tenant)
             found = await self._provider.find(key.labels())
             sandbox = found[0] if found and not lost else await self._provider.create(key.labels())
@@ -72,7 +92,7 @@ class Sandboxes:
     async def existing(self, owner: Person) -> Sandbox | None:
         """The owner's sandbox as it is, without starting or making one."""
         row = await self._store.sandbox(self.key(owner))
-        if row is None:
+        if row is None or not row.provider_id:
             return None
         try:
             return await self._provider.get(row.provider_id)
@@ -83,7 +103,7 @@ class Sandboxes:
         """While a turn runs: the sandbox is in use, for us and for its provider. Runs until cancelled."""
         while True:
             try:
-                await sandbox.touch(self._idle_stop)
+                await sandbox.touch(self.ages.idle_stop)
                 row = await self._store.sandbox(self.key(owner))
                 if row is not None:
                     await self._store.touch_sandbox(row.id)
@@ -91,28 +111,116 @@ class Sandboxes:
                 log.warning("could not touch sandbox %s: %s", sandbox.id, error)
             await self._clock.sleep(60.0)
 
+    # ends
+
+    async def restart(self, row: SandboxRow) -> Sequence[Session]:
+        """Stop it with all that runs in it, and start it. Returns the sessions whose open turns stand against
+        that; then nothing was done. Raises SandboxError."""
+
+        async def again(row: SandboxRow) -> None:
+            sandbox = await self._provider.get(row.provider_id)
+            if await sandbox.state() is SandboxState.RUNNING:
+                await sandbox.stop()
+            await self._store.saw_sandbox(row.id, SandboxState.STOPPED)
+            await sandbox.start()
+            await self._store.touch_sandbox(row.id)
+
+        return await self._between_turns(row, again)
+
+    async def stop(self, row: SandboxRow) -> Sequence[Session]:
+        """Stop it; its files stay. Returns the sessions whose open turns stand against that; then nothing was
+        done. Raises SandboxError."""
+
+        async def stop(row: SandboxRow) -> None:
+            sandbox = await self._provider.get(row.provider_id)
+            if await sandbox.state() is SandboxState.RUNNING:
+                await sandbox.stop()
+            await self._store.saw_sandbox(row.id, SandboxState.STOPPED)
+
+        return await self._between_turns(row, stop)
+
+    async def start(self, row: SandboxRow) -> Sandbox:
+        """It, running; nothing waits for it. Raises SandboxError."""
+        async with self.alone(row.key):
+            sandbox = await self._provider.get(row.provider_id)
+            if await sandbox.state() is not SandboxState.RUNNING:
+                await sandbox.start()
+            await self._store.saw_sandbox(row.id, SandboxState.RUNNING)
+            return sandbox
+
+    async def delete(self, row: SandboxRow, why: str, by: str) -> Sequence[Session]:
+        """Delete it with all that is in it. Returns the sessions whose open turns stand against that; then
+        nothing was done. why: a clause for those who lose something. Raises SandboxError."""
+
+        async def delete(row: SandboxRow) -> None:
+            await self._delete(row, why, by)
+
+        return await self._between_turns(row, delete)
+
+    async def _between_turns(
+        self, row: SandboxRow, act: Callable[[SandboxRow], Awaitable[None]]
+    ) -> Sequence[Session]:
+        async with self.alone(row.key):  # a turn that opens now waits for us before it takes the sandbox
+            if busy := await self._store.open_sessions(row.key.person):
+                return busy
+            now = await self._store.sandbox(row.key)
+            if now is None or now.provider_id != row.provider_id:
+                raise SandboxGone(f"The sandbox {row.provider_id} is not there any more.")
+            await act(now)
+            return ()
+
+    async def _delete(self, row: SandboxRow, why: str, by: str) -> None:
+        try:
+            await (await self._provider.get(row.provider_id)).delete()
+        except SandboxGone:  # so it is done
+            log.info("sandbox %s is gone already", row.provider_id)
+        await self._store.forget_sandbox(row.id, row.provider_id, why)
+        await self._store.audit(by, "sandbox.deleted", row.provider_id, why)
+
+    # time
+
     async def stop_idle(self) -> None:
         """Stop the sandboxes that nobody has used for the idle time. Their files stay."""
         for row in await self._idle():
-            if row.key.provider != self._provider.name:
-                continue
-            async with self._locks[row.key]:
+            async with self.alone(row.key):
                 # Stopping the others took its time: this one may have been taken meanwhile.
                 if row.id in [idle.id for idle in await self._idle()]:
-                    await self._stop(row.provider_id)
+                    await self._stop(row)
+
+    async def delete_expired(self) -> None:
+        """Delete the sandboxes that nobody has used for their time to live."""
+        for row in await self._expired():
+            async with self.alone(row.key):
+                if row.id in [expired.id for expired in await self._expired()]:
+                    try:
+                        await self._delete(row, f"nobody had used it for {span(self.ages.ttl)}", "sandpiper")
+                    except SandboxError as error:
+                        log.warning("could not delete expired sandbox %s: %s", row.provider_id, error)
 
     async def _idle(self) -> Sequence[SandboxRow]:
-        return await self._store.idle_sandboxes(self._clock.now() - self._idle_stop)
+        rows = await self._store.idle_sandboxes(self._clock.now() - self.ages.idle_stop)
+        return [row for row in rows if self._reaches(row)]
 
-    async def _stop(self, provider_id: str) -> None:
+    async def _expired(self) -> Sequence[SandboxRow]:
+        if not self.ages.ttl:
+            return ()
+        rows = await self._store.expired_sandboxes(self._clock.now() - self.ages.ttl)
+        return [row for row in rows if self._reaches(row)]
+
+    def _reaches(self, row: SandboxRow) -> bool:
+        key, provider = row.key, self._provider
+        return (key.installation, key.provider, row.host) == (self.installation, provider.name, provider.host)
+
+    async def _stop(self, row: SandboxRow) -> None:
         try:
-            sandbox = await self._provider.get(provider_id)
+            sandbox = await self._provider.get(row.provider_id)
             if await sandbox.state() is SandboxState.RUNNING:
                 await sandbox.stop()
+                await self._store.saw_sandbox(row.id, SandboxState.STOPPED)
         except SandboxGone:
-            log.info("idle sandbox %s no longer exists", provider_id)
+            log.info("idle sandbox %s no longer exists", row.provider_id)
         except SandboxError as error:
-            log.warning("could not stop idle sandbox %s: %s", provider_id, error)
+            log.warning("could not stop idle sandbox %s: %s", row.provider_id, error)
 
     async def _started(self, provider_id: str) -> Sandbox:
         async def start() -> Sandbox:

@@ -28,6 +28,7 @@ from bot.models import (
 )
 from bot.ports import Clock, Forge, Store, Surface
 from bot.prompts import edited
+from bot.sandbox_verbs import SandboxVerbs
 from bot.verbs import Verbs
 from bot.which_repository import WhichRepository, elsewhere
 
@@ -60,6 +61,7 @@ class Sessions:
         access: Access,
         clock: Clock,
         choosing: Choosing,
+        boxes: SandboxVerbs,
         defaults: Defaults,
         warning: str = "",
     ) -> None:
@@ -69,7 +71,7 @@ class Sessions:
         self._choosing = choosing
         self._defaults = defaults
         self._answers = Answers(store)
-        self._verbs = Verbs(store, surfaces, self._answers, choosing, clock, warning)
+        self._verbs = Verbs(store, surfaces, self._answers, choosing, boxes, clock, warning)
         self._repositories = WhichRepository(store, forge, access, self._answers, defaults.repository)
 
     async def receive(self, message: Message) -> str:

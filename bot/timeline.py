@@ -333,3 +333,9 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours}h {minutes}m"
     return f"{minutes}m {rest}s" if minutes else f"{rest}s"
+
+
+def span(seconds: float) -> str:
+    """Longer times: "30 days", below two days as `duration`."""
+    days = int(max(0, seconds)) // 86_400
+    return f"{days} days" if days >= 2 else duration(seconds)

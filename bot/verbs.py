@@ -1,4 +1,5 @@
-"""The words that are commands, not prompts: help, status, stop, publish, approve and deny."""
+"""The words that are commands, not prompts: help, status, stop, publish, approve and deny. Those about
+sandboxes: sandbox_verbs.py."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from bot.models import (
     Verb,
 )
 from bot.ports import Clock, Store, Surface
+from bot.sandbox_verbs import SandboxVerbs
 from bot.timeline import duration
 
 HELP = """\
@@ -28,6 +30,7 @@ Mention me with a task and I run a coding agent on it, in your own sandbox, and 
 • When I ask before I do something, press a button or say `approve 12` or `deny 12`; a reply answers \
 a question
 • {stop} stops · {status} says where I am · {publish} publishes finished work that is not published yet
+• {sandbox} says how your sandbox is; `sandbox restart`, `pin`, `unpin` and `reset` likewise
 • `repo=owner/name` picks the repository · {channel} sets this channel's default
 • `agent=`, `model=` and `effort=` pick who works, and how, from the next turn on; `permissions=` when it \
 asks first: `plan` before it begins, `ask` before each change"""
@@ -45,6 +48,7 @@ class Verbs:
         surfaces: Mapping[str, Surface],
         answers: Answers,
         choosing: Choosing,
+        boxes: SandboxVerbs,
         clock: Clock,
         warning: str = "",
     ) -> None:
@@ -52,11 +56,12 @@ class Verbs:
         self._surfaces = surfaces
         self._answers = answers
         self._choosing = choosing
+        self._boxes = boxes
         self._clock = clock
         self._warning = warning
 
     async def obey(self, message: Message, session: Session | None) -> str:
-        """Raises Denied when an ask is not this person's to answer."""
+        """Raises Denied when an ask or a sandbox is not this person's to answer."""
         match message.verb:
             case Verb.HELP:
                 return await self._answers.note(message, "help", self.help(message))
@@ -68,12 +73,15 @@ class Verbs:
                 return await self._publish(message, session)
             case Verb.APPROVE | Verb.DENY | Verb.ANSWER:
                 return await self._settle(message, session)
+            case Verb.SANDBOX:
+                return await self._boxes.obey(message, session)
         raise ValueError(f"{message.verb} is no verb of ours")
 
     def help(self, message: Message) -> str:
         """How to talk to us where this message stands."""
         surface = self._surfaces[message.thread.surface]
         words = {verb: f"`{surface.spoken(verb)}`" for verb in ("stop", "status", "publish")}
+        words["sandbox"] = f"`{surface.spoken('sandbox status')}`"
         modes = {mode: f"`{surface.spoken(f'{mode}: …')}`" for mode in ("queue", "interrupt")}
         channel = f"`{surface.spoken('channel repo=owner/name')}`"
         return HELP.format(**words, **modes, channel=channel)

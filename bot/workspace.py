@@ -209,6 +209,10 @@ class Workspaces:
         new = theirs != "-" and behind == "-"
         return Outgoing(work, (f"^{base_sha}", *([f"^{theirs}"] if new else [])))
 
+    async def unpublished(self, session: Session, sandbox: Sandbox) -> bool:
+        """Is there anything of the session's that the forge does not have: changes, or commits?"""
+        return bool((await self._here(sandbox, session, scripts.UNPUBLISHED, session.published)).strip())
+
     async def adopt(self, session: Session, sandbox: Sandbox, commit: str) -> None:
         """Put the session's branch onto a kept commit; files stay as they are."""
         await self._here(sandbox, session, scripts.ADOPT, commit)

@@ -287,6 +287,22 @@ printf '%s\\n' "$head" "$base" "$theirs" "$behind"
 test "$base" = - || b log --format=%s --no-show-signature "$base..$head"
 """
 
+# the published commit or ""; prints a line for each kind of work that is only here
+UNPUBLISHED = f"""{_HERE}
+test -e "$bare/sandpiper.made" || exit 0
+published=$1 tips=
+b cat-file -e "$published^{{commit}}" 2>/dev/null || published=
+if has_branch; then tips=$heads; fi
+if ours; then
+  going=$(operation)
+  test -z "$going" || echo operation
+  test -z "$(status | tr '\\0' '\\n')" || echo changes
+  tips="$tips $(t rev-parse -q --verify HEAD || true)"
+fi
+test -n "$(echo $tips)" || exit 0
+test -z "$(b rev-list -n 1 $tips --not --remotes=origin $published)" || echo commits
+"""
+
 # commit: move the branch onto a kept commit without touching a file
 ADOPT = f"""{_HERE}
 unlock

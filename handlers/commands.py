@@ -17,7 +17,8 @@ _OPTION = re.compile(r"(?<!\S)(repo|agent|model|effort|permissions)=(\S*)[ \t]*"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,99}")
 _NUMBER = re.compile(r"#?\d{1,18}")
-_WORDS = [verb for verb in Verb if verb is not Verb.ANSWER]
+_WORDS = [verb for verb in Verb if verb not in (Verb.ANSWER, Verb.SANDBOX)]
+_OF_A_SANDBOX = ("status", "restart", "pin", "unpin", "reset")
 _PUNCTUATION = ".,;:!?"
 
 # "Stop it now, please" is a command; "stop using tabs in foo.py" steers the agent. So a verb stands
@@ -42,7 +43,8 @@ def parse_words(said: str) -> Words:
     """Understand what somebody said to us, the mention already removed. Never raises.
 
     A verb stands alone: `stop`, `status`, `publish`, `help`, `channel`, which also takes a repository
-    (`channel owner/name`), and `approve` and `deny`, which take a number (`approve 12`). `queue: …` and
+    (`channel owner/name`), `approve` and `deny`, which take a number (`approve 12`), `sandbox` with what
+    about it (`sandbox restart`), and the number of a reset (`reset 12`). `queue: …` and
     `interrupt: …` set the mode of a prompt. `repo=owner/name`, `agent=name`, `model=name`,
     `effort=word` and `permissions=word` may stand anywhere but in quotes and code; other keys are text.
     """
@@ -98,6 +100,13 @@ def _verb(text: str, options: dict[str, str]) -> Verb | None:
         options["ask"] = words[1].removeprefix("#")
         return Verb(words[0])
     told = [word for word in words if word not in _FILLERS]
+    if told[:1] == [Verb.SANDBOX] and len(told) <= 2 and (told[1:] or ["status"])[0] in _OF_A_SANDBOX:
+        options["do"] = (told[1:] or ["status"])[0]
+        return Verb.SANDBOX
+    reset = told[1:] if told[:1] == [Verb.SANDBOX] else told
+    if reset[:1] == ["reset"] and len(reset) == 2 and _NUMBER.fullmatch(reset[1]):
+        options |= {"do": "reset", "number": reset[1].removeprefix("#")}
+        return Verb.SANDBOX
     return Verb(told[0]) if len(told) == 1 and told[0] in _WORDS else None
 
 

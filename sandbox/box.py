@@ -35,6 +35,7 @@ class Box(Protocol):
     """
 
     id: str
+    labels: Mapping[str, str]  # as it was made with
 
     async def state(self) -> SandboxState: ...
 

@@ -33,6 +33,7 @@ from bot.errors import (
     SandboxFull,
     SandboxGone,
     SandboxNotRunning,
+    SandboxUnreachable,
     SettingsError,
 )
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
@@ -55,6 +56,7 @@ from sandbox.process import (
 log = logging.getLogger(__name__)
 
 SCRAP = ".scrap-"
+HOST = "host"
 TRANSFER_TIMEOUT = 600.0
 
 # $1 path; stdin: the content. Moved into place whole.
@@ -173,12 +175,15 @@ class LocalProvider:
     async def find(self, labels: Mapping[str, str]) -> Sequence[LocalSandbox]:
         found = []
         for about in sorted(self._directory.glob("local-*/box.json")):
-            theirs = json.loads(about.read_text(encoding="utf-8"))["labels"]
-            if all(theirs.get(name) == value for name, value in labels.items()):
-                found.append(self._sandbox(about.parent.name))
+            with contextlib.suppress(SandboxGone):  # deleted just now
+                sandbox = self._sandbox(about.parent.name)
+                if all(sandbox.labels.get(name) == value for name, value in labels.items()):
+                    found.append(sandbox)
         return found
 
     async def get(self, id: str) -> LocalSandbox:
+        if not (self._directory / HOST).exists():  # a disk that is not mounted says nothing of its sandboxes
+            raise SandboxUnreachable(f"{self._directory} is not the directory of sandboxes that it was.")
         if not re.fullmatch(r"local-[0-9a-f]{16}", id) or not (self._directory / id / "box.json").exists():
             raise SandboxGone(f"There is no sandbox {id} in {self._directory}.")
         return self._sandbox(id)
@@ -190,15 +195,28 @@ class LocalProvider:
     def _sandbox(self, id: str) -> LocalSandbox:
         if id not in self._known:
             place = Place(self._directory / id)
-            self._known[id] = LocalSandbox(id, place, self._isolation, self._max_spool, self._ports)
+            try:
+                about = json.loads((place.root / "box.json").read_text(encoding="utf-8"))
+            except FileNotFoundError as error:
+                raise SandboxGone(f"The sandbox {id} was deleted.") from error
+            self._known[id] = LocalSandbox(
+                id, about["labels"], place, self._isolation, self._max_spool, self._ports
+            )
         return self._known[id]
 
 
 class LocalSandbox:
     def __init__(
-        self, id: str, place: Place, isolation: Isolation, max_spool: int, ports: LocalPorts
+        self,
+        id: str,
+        labels: Mapping[str, str],
+        place: Place,
+        isolation: Isolation,
+        max_spool: int,
+        ports: LocalPorts,
     ) -> None:
         self.id = id
+        self.labels = labels
         self.home, self.workspaces, self.repositories = isolation.paths(place)
         self._place = place
         self._isolation = isolation
@@ -366,7 +384,7 @@ class LocalSandbox:
 
 def _host_of(directory: Path) -> str:
     """A name for this directory's machine that survives a new host name (containers change theirs)."""
-    path = directory / "host"
+    path = directory / HOST
     if not path.exists():
         path.write_text(f"local-{secrets.token_hex(6)}", encoding="utf-8")
     return path.read_text(encoding="utf-8")

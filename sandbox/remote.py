@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -72,6 +72,7 @@ class RemoteSandbox:
         host: str = "0.0.0.0",  # noqa: S104
     ) -> None:
         self.id: str = box.id
+        self.labels: Mapping[str, str] = box.labels
         self._box = box
         self._port = port
         self._supervisor = RemoteSupervisor(box, client, port=port, host=host)

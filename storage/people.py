@@ -43,6 +43,11 @@ def _new(tx: Tx, identity: Identity) -> Person:
     return Person(made["id"], identity.tenant, identity)
 
 
+def by_id(tx: Tx, id: int) -> Person | None:
+    there = tx.one("SELECT id FROM people WHERE id = ?", id)
+    return None if there is None else known(tx, id, "")
+
+
 def known(tx: Tx, id: int, surface: str) -> Person:
     """A person by id, as they are called on `surface` if they are there, else by their first name."""
     row = tx.single(

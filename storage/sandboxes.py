@@ -1,12 +1,15 @@
-"""Which sandbox belongs to whom, and when it was last used."""
+"""Which sandbox belongs to whom, when it was last used, and what becomes of it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
-from bot.models import SandboxKey, SandboxRow, Saying, SayingKind, ThreadKey
+from bot.models import Reset, SandboxKey, SandboxRow, SandboxState, Saying, SayingKind, ThreadKey
 from storage import outbox
 from storage.database import Row, Tx
+
+GONE = "the sandbox that it was in no longer exists"
 
 
 def get(tx: Tx, key: SandboxKey) -> SandboxRow | None:
@@ -20,16 +23,26 @@ def get(tx: Tx, key: SandboxKey) -> SandboxRow | None:
     return None if row is None else _sandbox(row)
 
 
+def all_of(tx: Tx, installation: str, provider: str) -> Sequence[SandboxRow]:
+    rows = tx.all(
+        "SELECT * FROM sandboxes WHERE installation = ? AND provider = ? AND provider_id <> '' ORDER BY id",
+        installation,
+        provider,
+    )
+    return [_sandbox(row) for row in rows]
+
+
 def save(tx: Tx, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
     known = get(tx, key)
-    if known is not None and known.provider_id != provider_id:
-        _forget_what_was_in(tx, key, known.provider_id)
+    if known is not None and known.provider_id not in ("", provider_id):
+        _forget_what_was_in(tx, key.person, known.provider_id, GONE)
     row = tx.single(
-        "INSERT INTO sandboxes"
-        " (installation, tenant, person, provider, provider_id, host, created_at, last_used)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (installation, tenant, person, provider)"
+        "INSERT INTO sandboxes (installation, tenant, person, provider, provider_id, host, created_at,"
+        " last_used, state, state_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'running', ?)"
+        " ON CONFLICT (installation, tenant, person, provider)"
         " DO UPDATE SET provider_id = excluded.provider_id, host = excluded.host,"
-        " created_at = excluded.created_at, last_used = excluded.last_used RETURNING *",
+        " created_at = excluded.created_at, last_used = excluded.last_used, state = excluded.state,"
+        " state_at = excluded.state_at, lost = '' RETURNING *",
         key.installation,
         key.tenant,
         key.person,
@@ -38,38 +51,105 @@ def save(tx: Tx, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
         host,
         tx.now,
         tx.now,
+        tx.now,
     )
     return _sandbox(row)
 
 
-def _forget_what_was_in(tx: Tx, key: SandboxKey, gone: str) -> None:
+def forget(tx: Tx, id: int, provider_id: str, why: str) -> None:
+    changed = tx.one(
+        "UPDATE sandboxes SET provider_id = '', lost = ? WHERE id = ? AND provider_id = ? RETURNING person",
+        why,
+        id,
+        provider_id,
+    )
+    if changed is not None:
+        _forget_what_was_in(tx, changed["person"], provider_id, why)
+
+
+def _forget_what_was_in(tx: Tx, person: int, gone: str, why: str) -> None:
     """Agents' memories and kept commits are lost with their sandbox. Every thread whose work was waiting
     to be published is told, not only the one that found out."""
-    lost = tx.all("SELECT id, thread FROM sessions WHERE owner = ? AND ready <> '' ORDER BY id", key.person)
-    tx.run("UPDATE sessions SET resume_token = '', ready = '' WHERE owner = ?", key.person)
+    lost = tx.all("SELECT id, thread FROM sessions WHERE owner = ? AND ready <> '' ORDER BY id", person)
+    tx.run("UPDATE sessions SET resume_token = '', ready = '' WHERE owner = ?", person)
     for session in lost:
         note = Saying(
             key=f"lost:{session['id']}:{gone}",
             kind=SayingKind.NOTE,
             thread=ThreadKey.parse(session["thread"]),
-            text="The work of this thread that was not published is lost: the sandbox that it was in no"
-            " longer exists. Write here to have it done again.",
+            text=f"The work of this thread that was not published is lost: {why}."
+            " Write here to have it done again.",
         )
         outbox.put(tx, note)
 
 
 def touch(tx: Tx, id: int) -> None:
     tx.run("UPDATE sandboxes SET last_used = ? WHERE id = ?", tx.now, id)
+    seen(tx, id, SandboxState.RUNNING)
+
+
+def seen(tx: Tx, id: int, state: SandboxState) -> None:
+    tx.run(
+        "UPDATE sandboxes SET state = ?, state_at = ? WHERE id = ? AND state <> ?", state, tx.now, id, state
+    )
+
+
+def pin(tx: Tx, id: int, pinned: bool) -> None:
+    tx.run("UPDATE sandboxes SET pinned = ?, last_used = ? WHERE id = ?", int(pinned), tx.now, id)
 
 
 def idle(tx: Tx, before: float) -> Sequence[SandboxRow]:
+    return _unused(tx, before, queued_is_use=False)
+
+
+def expired(tx: Tx, before: float) -> Sequence[SandboxRow]:
+    return _unused(tx, before, queued_is_use=True)
+
+
+def _unused(tx: Tx, before: float, *, queued_is_use: bool) -> Sequence[SandboxRow]:
     rows = tx.all(
-        "SELECT * FROM sandboxes WHERE last_used < ? AND NOT EXISTS"
+        "SELECT * FROM sandboxes WHERE last_used < ? AND pinned = 0 AND provider_id <> '' AND NOT EXISTS"
         " (SELECT 1 FROM turns WHERE turns.tenant = sandboxes.tenant AND turns.person = sandboxes.person"
-        " AND turns.state IN ('preparing', 'running', 'finishing')) ORDER BY last_used, id",
+        " AND (turns.state IN ('preparing', 'running', 'finishing') OR (turns.state = 'queued' AND ? = 1)))"
+        " ORDER BY last_used, id",
         before,
+        int(queued_is_use),
     )
     return [_sandbox(row) for row in rows]
+
+
+def new_reset(
+    tx: Tx, message_key: str, sandbox: SandboxRow, thread: ThreadKey, told: Sequence[str], deadline: float
+) -> Reset:
+    tx.run(
+        "INSERT INTO resets (message_key, sandbox, provider_id, thread, told, deadline)"
+        " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (message_key) DO NOTHING",
+        message_key,
+        sandbox.id,
+        sandbox.provider_id,
+        str(thread),
+        json.dumps(list(told)),
+        deadline,
+    )
+    row = tx.single("SELECT id FROM resets WHERE message_key = ?", message_key)
+    made = reset(tx, row["id"])
+    assert made is not None  # noqa: S101
+    return made
+
+
+def reset(tx: Tx, number: int) -> Reset | None:
+    row = tx.one("SELECT * FROM resets WHERE id = ?", number)
+    if row is None:
+        return None
+    sandbox = tx.single("SELECT * FROM sandboxes WHERE id = ?", row["sandbox"])
+    return Reset(
+        number=row["id"],
+        sandbox=_sandbox(sandbox),
+        provider_id=row["provider_id"],
+        thread=ThreadKey.parse(row["thread"]),
+        told=tuple(json.loads(row["told"])),
+        deadline=row["deadline"],
+    )
 
 
 def _sandbox(row: Row) -> SandboxRow:
@@ -80,4 +160,8 @@ def _sandbox(row: Row) -> SandboxRow:
         host=row["host"],
         created_at=row["created_at"],
         last_used=row["last_used"],
+        pinned=bool(row["pinned"]),
+        state=SandboxState(row["state"]) if row["state"] else None,
+        state_at=row["state_at"],
+        lost=row["lost"],
     )

@@ -162,15 +162,24 @@ def name(tx: Tx, id: str, events: Sequence[Event]) -> None:
             )
 
 
+def worked(tx: Tx, person: int) -> Sequence[str]:
+    """The sessions of a person that have a branch, newest first."""
+    rows = tx.all(
+        "SELECT id FROM sessions WHERE owner = ? AND branch <> '' ORDER BY created_at DESC, id", person
+    )
+    return [row["id"] for row in rows]
+
+
 def of_owner(tx: Tx, person: int, place: str) -> Sequence[str]:
-    """The sessions of a person with an open turn whose first thread is in this place ("surface:scope")."""
+    """The sessions of a person with an open turn whose first thread is in this place ("surface:scope");
+    "": all of them."""
     rows = tx.all(
         "SELECT sessions.id FROM sessions JOIN turns ON turns.session = sessions.id"
         " WHERE sessions.owner = ? AND substr(sessions.thread, 1, ?) = ?"
         " AND turns.state IN ('queued', 'preparing', 'running', 'finishing') ORDER BY turns.id",
         person,
-        len(place) + 1,
-        f"{place}:",
+        len(place) + 1 if place else 0,
+        f"{place}:" if place else "",
     )
     return [row["id"] for row in rows]
 

@@ -27,8 +27,10 @@ from bot.models import (
     PullRequest,
     Record,
     Repository,
+    Reset,
     SandboxKey,
     SandboxRow,
+    SandboxState,
     Saying,
     Session,
     StopOutcome,
@@ -115,6 +117,9 @@ class SqliteStore:
     async def person(self, identity: Identity) -> Person:
         return await self._write(lambda tx: people.person(tx, identity))
 
+    async def known_person(self, id: int) -> Person | None:
+        return await self._read(lambda tx: people.by_id(tx, id))
+
     async def repository_default(self, scope: str) -> str:
         return await self._read(lambda tx: repositories.default(tx, scope))
 
@@ -181,10 +186,13 @@ class SqliteStore:
     async def say(self, saying: Saying) -> bool:
         return await self._write(lambda tx: outbox.put(tx, saying))
 
-    async def open_sessions(self, person: int, place: str) -> Sequence[Session]:
+    async def open_sessions(self, person: int, place: str = "") -> Sequence[Session]:
         return await self._read(
             lambda tx: [sessions.get(tx, id) for id in sessions.of_owner(tx, person, place)]
         )
+
+    async def worked_sessions(self, person: int) -> Sequence[Session]:
+        return await self._read(lambda tx: [sessions.get(tx, id) for id in sessions.worked(tx, person)])
 
     async def add_alias(self, session: str, alias: str) -> None:
         def add(tx: Tx) -> None:
@@ -312,11 +320,41 @@ class SqliteStore:
     async def save_sandbox(self, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
         return await self._write(lambda tx: sandboxes.save(tx, key, provider_id, host))
 
+    async def sandboxes(self, installation: str, provider: str) -> Sequence[SandboxRow]:
+        return await self._read(lambda tx: sandboxes.all_of(tx, installation, provider))
+
     async def touch_sandbox(self, id: int) -> None:
         await self._write(lambda tx: sandboxes.touch(tx, id))
 
+    async def saw_sandbox(self, id: int, state: SandboxState) -> None:
+        await self._write(lambda tx: sandboxes.seen(tx, id, state))
+
+    async def pin_sandbox(self, id: int, pinned: bool) -> None:
+        await self._write(lambda tx: sandboxes.pin(tx, id, pinned))
+
+    async def forget_sandbox(self, id: int, provider_id: str, why: str) -> None:
+        await self._write(lambda tx: sandboxes.forget(tx, id, provider_id, why))
+
     async def idle_sandboxes(self, before: float) -> Sequence[SandboxRow]:
         return await self._read(lambda tx: sandboxes.idle(tx, before))
+
+    async def expired_sandboxes(self, before: float) -> Sequence[SandboxRow]:
+        return await self._read(lambda tx: sandboxes.expired(tx, before))
+
+    async def new_reset(
+        self,
+        message_key: str,
+        sandbox: SandboxRow,
+        thread: ThreadKey,
+        told: Sequence[str],
+        deadline: float,
+    ) -> Reset:
+        return await self._write(
+            lambda tx: sandboxes.new_reset(tx, message_key, sandbox, thread, told, deadline)
+        )
+
+    async def reset(self, number: int) -> Reset | None:
+        return await self._read(lambda tx: sandboxes.reset(tx, number))
 
     # trail
 

@@ -43,10 +43,9 @@ class DirectoryBox:
         self.has_door = door
         self.path = PATH
         self._running = root / "running"
-
-    @property
-    def port(self) -> int:
-        return int(json.loads((self.root / "box.json").read_text())["port"])
+        about = json.loads((root / "box.json").read_text())
+        self.labels: Mapping[str, str] = about["labels"]
+        self.port = int(about["port"])
 
     async def state(self) -> SandboxState:
         if not (self.root / "box.json").exists():

@@ -62,6 +62,7 @@ class Town:
         *,
         thread: str = "t1",
         surface: str = "slack",
+        scope: str = "",
         verb: Verb | None = None,
         mode: Mode = Mode.STEER,
         key: str = "",
@@ -70,7 +71,7 @@ class Town:
         number = next(self._ts)
         message = Message(
             key=key or f"m{number}",
-            thread=ThreadKey(surface, "T1/C1" if surface == "slack" else "1", thread),
+            thread=ThreadKey(surface, scope or ("T1/C1" if surface == "slack" else "1"), thread),
             author=by,
             sent=f"{number:06}",
             text=text,
@@ -130,6 +131,7 @@ async def town(
     dispatcher: QueueDispatcher | None = None,
     seen: Callable[[Store], Store] = lambda store: store,
     agents: Mapping[str, Codec] | None = None,
+    provider: type[HostProvider] = HostProvider,
 ) -> AsyncIterator[Town]:
     """A running core. `scripts` are what the agents do, in the order of their starts. `seen`: what the
     core sees of the store."""
@@ -139,7 +141,7 @@ async def town(
     surfaces = {"slack": MemorySurface(), "github": MemorySurface("github")}
     forge = DirectoryForge(tmp_path / "forge", permissions={"7": "write"})
     await forge.prepare()
-    provider = HostProvider(tmp_path / "boxes", scripts)
+    boxes = provider(tmp_path / "boxes", scripts)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     core = Core(
@@ -147,7 +149,7 @@ async def town(
         dispatcher=dispatcher,
         surfaces=surfaces,
         forge=forge,
-        provider=provider,
+        provider=boxes,
         agents=agents
         or {
             "lines": LineCodec(capabilities=Capabilities(approvals=True, version="1")),
@@ -161,11 +163,11 @@ async def town(
     )
     running = asyncio.create_task(core.run())
     try:
-        yield Town(core, store, surfaces, forge, provider, clock)
+        yield Town(core, store, surfaces, forge, boxes, clock)
         if running.done():
             running.result()
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        await provider.close()
+        await boxes.close()
         await store.close()

@@ -488,6 +488,8 @@ class HostSandbox:
 
     def __init__(self, root: Path, agents: list[Script]) -> None:
         self.id = root.name
+        self.labels: Mapping[str, str] = {}
+        self.dropped: Callable[[], object] = lambda: None  # its provider hears that it was deleted
         self.home = str(root / "home")
         self.workspaces = str(root / "workspaces")
         self.repositories = str(root / "repositories")
@@ -504,7 +506,8 @@ class HostSandbox:
 
     async def stop(self) -> None: ...
 
-    async def delete(self) -> None: ...
+    async def delete(self) -> None:
+        self.dropped()
 
     async def touch(self, idle_stop: float) -> None: ...
 
@@ -575,6 +578,8 @@ class HostProvider:
         if self.stuck is not None:
             await self.stuck.wait()
         box = self.make(self.root / f"box-{self.made}", self.scripts)
+        box.labels = dict(labels)
+        box.dropped = lambda: self.boxes.pop(box.id)
         self.made += 1
         for path in (box.home, box.workspaces, box.repositories):
             Path(path).mkdir(parents=True)

@@ -35,7 +35,7 @@ _LOGIN = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _FULL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}/[A-Za-z0-9_.-]{1,100}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _CODE_OR_QUOTE = r"^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\1|\Z)|`[^`\n]+`|^ {0,3}>[^\n]*"
-_ANSWER = re.compile(r"(?:approve|deny) \d{1,18}", re.IGNORECASE)
+_ANSWER = re.compile(r"(?:approve|deny|reset) \d{1,18}", re.IGNORECASE)
 _FLAGS = re.DOTALL | re.MULTILINE | re.IGNORECASE
 _LARGEST_ID = 2**63 - 1
 
@@ -198,7 +198,7 @@ def understood(said: str, slug: str) -> tuple[bool, Words]:
 
     It does when it mentions `@slug` outside quotes and code, or when its first line is a command,
     `/slug …`. Then verbs, modes and options are looked for; other comments are taken as they are, but for
-    one that is `approve 12` or `deny 12` and nothing else.
+    one that is `approve 12`, `deny 12` or `reset 12` and nothing else.
     """
     name = re.escape(slug)
     command = re.match(rf"/{name}(?=\s|\Z)", said, re.IGNORECASE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from handlers.slack.ids import OPEN_ACTION, STOP_ACTION
+from handlers.slack.ids import OPEN_ACTION, RESET_ACTION, STOP_ACTION
 from handlers.slack.text import clipped, escaped_within, inert
 
 Block = dict[str, Any]
@@ -54,6 +54,16 @@ def stop_button(turn: int) -> Block:
         "style": "danger",
         "text": {"type": "plain_text", "text": "Stop"},
         "value": str(turn),
+    }
+
+
+def reset_button(number: int) -> Block:
+    return {
+        "type": "button",
+        "action_id": RESET_ACTION,
+        "style": "danger",
+        "text": {"type": "plain_text", "text": "Delete the sandbox"},
+        "value": str(number),
     }
 
 

@@ -16,6 +16,7 @@ STOP_ACTION = "sandpiper_stop"
 OPEN_ACTION = "sandpiper_open"
 APPROVE_ACTION = "sandpiper_approve"
 DENY_ACTION = "sandpiper_deny"
+RESET_ACTION = "sandpiper_reset"
 ANSWER_ACTION = "sandpiper_answer"  # and "_" and the option's number: ids are unique in a block
 
 
@@ -42,4 +43,6 @@ def is_direct(channel: str) -> bool:
 
 def means_something(action: str) -> bool:
     """Whether a click on this button says something to us; others only open a page."""
-    return action in (STOP_ACTION, APPROVE_ACTION, DENY_ACTION) or action.startswith(f"{ANSWER_ACTION}_")
+    return action in (STOP_ACTION, APPROVE_ACTION, DENY_ACTION, RESET_ACTION) or action.startswith(
+        f"{ANSWER_ACTION}_"
+    )

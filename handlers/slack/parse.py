@@ -19,6 +19,7 @@ from handlers.slack.ids import (
     COMMAND,
     DENY_ACTION,
     EVENT,
+    RESET_ACTION,
     STOP_ACTION,
     SURFACE,
     is_direct,
@@ -193,7 +194,7 @@ class _Reading:
         verb, options = _clicked(_text(button, "action_id"), _text(button, "value"))
         team, user = _team(self.body), _object(self.body.get("user"))
         channel, root = _action_channel(self.body), _action_thread(self.body)
-        if not (channel and root):
+        if not (channel and (root or _object(self.body.get("container")).get("is_ephemeral") is True)):
             raise Undecodable("The click does not say which message it was on.")
         return (
             Message(
@@ -224,6 +225,8 @@ def _clicked(action: str, value: str) -> tuple[Verb, Mapping[str, str]]:
         return Verb.APPROVE, {"ask": value}
     if action == DENY_ACTION:
         return Verb.DENY, {"ask": value}
+    if action == RESET_ACTION:
+        return Verb.SANDBOX, {"do": "reset", "number": value}
     return Verb.ANSWER, {"ask": value, "option": action.rpartition("_")[2]}
 
 
@@ -275,8 +278,10 @@ def _action_channel(body: Json) -> str:
 
 
 def _action_thread(body: Json) -> str:
+    """ "": it was on what one person alone sees outside of threads, under which nothing can be said."""
     container, shown = _object(body.get("container")), _object(body.get("message"))
-    return _text(container, "thread_ts") or _text(shown, "thread_ts") or _text(container, "message_ts")
+    root = "" if container.get("is_ephemeral") is True else _text(container, "message_ts")
+    return _text(container, "thread_ts") or _text(shown, "thread_ts") or root
 
 
 def _read(delivery: Delivery) -> Json:

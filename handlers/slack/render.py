@@ -28,6 +28,7 @@ from handlers.slack.blocks import (
     open_button,
     pieces,
     plan,
+    reset_button,
     section,
     size,
     stop_button,
@@ -184,6 +185,13 @@ def _facts(picture: Timeline) -> str:
 def note(text: str, to: str = "") -> Drawn:
     """A line or more to a thread, or to one person who is called by name."""
     return Drawn(clipped_mrkdwn(_addressed(to, from_markdown(text)) or "…", TEXT_LIMIT))
+
+
+def reset(text: str, number: int) -> Drawn:
+    """What a reset costs, with the button that confirms it; afterwards (0) without one."""
+    words = clipped_mrkdwn(from_markdown(text), SECTION_LIMIT * 3)
+    below = (actions(reset_button(number)),) if number else ()
+    return Drawn(clipped_mrkdwn(words, READ_ALOUD), (*map(section, pieces(words)), *below))
 
 
 def root(author: str, text: str) -> Drawn:

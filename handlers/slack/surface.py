@@ -239,8 +239,10 @@ class SlackSurface:
             self._client.ssl,
             self._client.session,
         )
+        drawn = _draw(saying, rich=False)
         body = {
-            "text": _draw(saying, rich=False).text,
+            "text": drawn.text,
+            **({"blocks": list(drawn.blocks)} if drawn.blocks else {}),
             "response_type": "ephemeral",
             "replace_original": False,
             **({"thread_ts": saying.thread.id} if saying.thread.id else {}),
@@ -294,6 +296,8 @@ def _draw(saying: Saying, rich: bool) -> Drawn:
         return render.final(saying.final, saying.mention, rich=rich)
     if saying.ask is not None:
         return asks.ask(saying.ask, saying.mention)
+    if saying.reset or saying.kind is SayingKind.ASKED:
+        return render.reset(saying.text, saying.reset)
     return render.note(saying.text, saying.mention)
 
 

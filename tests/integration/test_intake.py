@@ -11,14 +11,18 @@ from bot.access import Access
 from bot.choosing import Choosing
 from bot.errors import ForgeError
 from bot.intake import BATCH, SEEN_AFTER, Intake
+from bot.losses import Losses
 from bot.models import Delivery, Identity, Mark, Message, MessageRef, Repository, SayingKind, ThreadKey, Verb
+from bot.sandbox_verbs import SandboxVerbs
+from bot.sandboxes import Ages, Sandboxes
 from bot.sessions import Defaults, Sessions
+from bot.workspace import Workspaces
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
 from tests.fakes import FakeClock
 from tests.moody import MoodyStore, moody
 from tests.town import OPEN
-from tests.world import DirectoryForge, LineCodec, MemorySurface
+from tests.world import DirectoryForge, HostProvider, LineCodec, MemorySurface
 
 STARTED = FakeClock().now()
 ANA = Identity("github", "github:11", "ana", "ana")
@@ -63,7 +67,7 @@ class MoodyForge(DirectoryForge):
 class Desk:
     """An intake at work over a real store, with a forge and a store that can be away."""
 
-    def __init__(self, store: SqliteStore, clock: FakeClock, forge: MoodyForge) -> None:
+    def __init__(self, store: SqliteStore, clock: FakeClock, forge: MoodyForge, scratch: Path) -> None:
         self.store = store
         self.clock = clock
         self.forge = forge
@@ -74,7 +78,11 @@ class Desk:
         self.moods, seen = moody(store)
         access = Access(forge, surfaces, OPEN)
         choosing = Choosing(seen, {"lines": LineCodec()})
-        sessions = Sessions(seen, surfaces, forge, access, clock, choosing, Defaults("acme/web", "lines"))
+        sandboxes = Sandboxes(seen, HostProvider(scratch / "boxes"), clock, "here", Ages(1800.0))
+        losses = Losses(seen, sandboxes, Workspaces(seen, forge, scratch, "bot", "bot@example.com"))
+        boxes = SandboxVerbs(seen, surfaces, sandboxes, losses, clock)
+        defaults = Defaults("acme/web", "lines")
+        sessions = Sessions(seen, surfaces, forge, access, clock, choosing, boxes, defaults)
         self.intake = Intake(seen, surfaces, sessions, clock)
         self._posted = 0
 
@@ -145,7 +153,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     store = await SqliteStore.open(tmp_path / "data", clock, QueueDispatcher())
     forge = MoodyForge(tmp_path / "forge", permissions={"ana": "write"})
     await forge.prepare()
-    it = Desk(store, clock, forge)
+    it = Desk(store, clock, forge, tmp_path)
     running = asyncio.create_task(it.intake.run())
     try:
         yield it

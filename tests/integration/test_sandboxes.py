@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from bot.models import Identity, Outcome, Person, SandboxState, Verb
-from bot.sandboxes import Sandboxes
+from bot.sandboxes import Ages, Sandboxes
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
 from tests.fakes import FakeClock
@@ -55,7 +55,7 @@ class House:
         self.clock = clock
         self.provider = provider
         self.moods, seen = moody(store)
-        self.sandboxes = Sandboxes(seen, provider, clock, "here", IDLE)
+        self.sandboxes = Sandboxes(seen, provider, clock, "here", Ages(IDLE))
 
     async def person(self, who: Identity) -> Person:
         return await self.store.person(who)

@@ -24,6 +24,11 @@ def test_stop_stands_alone_or_politely(said: str) -> None:
         "status of the login page is wrong, fix it",
         "publish the docs on a schedule",
         "help me with the failing test",
+        "sandbox the tests",
+        "sandbox restart the server",
+        "reset the form",
+        "reset",
+        "reset 12 counters",
         "channel the events through the bus",
         "channel acme/web deploys",
         "`stop`",
@@ -47,6 +52,26 @@ def test_the_other_verbs(said: str, verb: Verb) -> None:
 @pytest.mark.parametrize("said", ["channel acme/Web", "channel repo=acme/Web", "Channel acme/Web."])
 def test_a_channel_takes_its_default_repository(said: str) -> None:
     assert parse_words(said) == Words(Verb.CHANNEL, options={"repo": "acme/Web"})
+
+
+@pytest.mark.parametrize(
+    ("said", "do"),
+    [
+        ("sandbox", "status"),
+        ("Sandbox status?", "status"),
+        ("sandbox restart, please", "restart"),
+        ("sandbox pin", "pin"),
+        ("sandbox unpin", "unpin"),
+        ("please sandbox reset", "reset"),
+    ],
+)
+def test_what_is_to_be_done_with_a_sandbox(said: str, do: str) -> None:
+    assert parse_words(said) == Words(Verb.SANDBOX, options={"do": do})
+
+
+@pytest.mark.parametrize("said", ["reset 12", "Reset #12.", "sandbox reset 12"])
+def test_a_reset_is_confirmed_by_its_number(said: str) -> None:
+    assert parse_words(said) == Words(Verb.SANDBOX, options={"do": "reset", "number": "12"})
 
 
 def test_queue_and_interrupt_say_what_a_message_does_to_the_running_turn() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.errors import SandboxError, SettingsError
+from bot.errors import SandboxError, SandboxGone, SandboxUnreachable, SettingsError
 from bot.models import Launch
 from sandbox.bubblewrap import Options, Place, build, on_host, reaching
 from sandbox.inside.egress import Rules
@@ -117,3 +117,15 @@ def test_a_file_is_reached_through_its_directory(tmp_path: Path) -> None:
     for path in ("/tmp/file", "/workspace/s1", "/home/agent/../../etc/passwd", "/workspace/../etc/x"):
         with pytest.raises(SandboxError):
             reaching(path)
+
+
+async def test_a_directory_that_is_away_says_nothing_of_its_sandboxes(tmp_path: Path) -> None:
+    provider = local_provider(tmp_path / "disk", unsafe=True)
+    made = await provider.create({})
+    (tmp_path / "disk").rename(tmp_path / "elsewhere")
+    with pytest.raises(SandboxUnreachable):
+        await provider.get(made.id)
+    (tmp_path / "elsewhere").rename(tmp_path / "disk")
+    await (await provider.get(made.id)).delete()
+    with pytest.raises(SandboxGone):
+        await provider.get(made.id)

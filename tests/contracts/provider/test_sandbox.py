@@ -33,7 +33,11 @@ async def test_a_sandbox_is_found_by_its_labels_and_got_by_its_id(provider: Prov
     assert {each.id for each in await provider.find({"tenant": "T1"})} == {ana.id, bo.id}
     assert [each.id for each in await provider.find({"tenant": "T1", "person": "bo"})] == [bo.id]
     assert not await provider.find({"tenant": "T2"})
-    assert (await provider.get(ana.id)).id == ana.id
+    again = await provider.get(ana.id)
+    assert (again.id, again.labels) == (ana.id, {"tenant": "T1", "person": "ana"})
+    assert [dict(each.labels) for each in await provider.find({"person": "bo"})] == [
+        {"tenant": "T1", "person": "bo"}
+    ]
 
 
 async def test_a_new_sandbox_is_running(sandbox: Sandbox) -> None:

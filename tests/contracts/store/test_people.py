@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from bot.models import SandboxKey, SayingKind, TurnState
+from bot.models import Memory, Record, SandboxKey, SandboxState, SayingKind, TurnState
 from tests.contracts.store.stage import ANN, BOB, ZOE, Stage, note, slack
 
 
@@ -84,6 +84,103 @@ async def test_all_threads_whose_work_was_in_a_sandbox_that_is_gone_are_told(sta
     ]
     assert "not published is lost" in told[0].text
     assert (await stage.store.session("s1")).ready == ""
+
+
+async def test_a_sandbox_that_was_deleted_leaves_why(stage: Stage) -> None:
+    mine = await key(stage)
+    saved = await stage.store.save_sandbox(mine, "box-1", "")
+    claim = await stage.running("s1")
+    await stage.store.record(
+        claim.turn.id, claim.fence, Record(memory=Memory("token", "lines", "1", "box-1"))
+    )
+    await stage.store.set_ready(claim.turn.id, claim.fence, "abc")
+    await stage.said()
+
+    await stage.store.forget_sandbox(saved.id, "box-0", "another one")
+    assert await stage.store.sandbox(mine) == saved
+    for _ in range(2):
+        await stage.store.forget_sandbox(saved.id, "box-1", "it was too old")
+
+    row = await stage.store.sandbox(mine)
+    assert row is not None and (row.provider_id, row.lost) == ("", "it was too old")
+    assert await stage.store.sandboxes("main", "local") == []
+    session = await stage.store.session("s1")
+    assert (session.ready, session.memory.token) == ("", "")
+    assert ["is lost: it was too old." in one.text for one in await stage.said()] == [True]
+
+    await stage.store.save_sandbox(mine, "box-2", "")
+    row = await stage.store.sandbox(mine)
+    assert row is not None and (row.provider_id, row.lost) == ("box-2", "")
+    assert await stage.said() == [], "nothing is lost twice"
+
+
+async def test_since_when_a_sandbox_is_as_it_is(stage: Stage) -> None:
+    mine = await key(stage)
+    saved = await stage.store.save_sandbox(mine, "box-1", "")
+    began = stage.clock.now()
+
+    async def seen() -> tuple[SandboxState | None, float]:
+        row = await stage.store.sandbox(mine)
+        assert row is not None
+        return row.state, row.state_at - began
+
+    for state, at in (
+        (SandboxState.RUNNING, 0.0),
+        (SandboxState.STOPPED, 20.0),
+        (SandboxState.STOPPED, 20.0),
+    ):
+        stage.clock.advance(10)
+        await stage.store.saw_sandbox(saved.id, state)
+        assert await seen() == (state, at)
+    stage.clock.advance(10)
+    await stage.store.touch_sandbox(saved.id)
+    assert await seen() == (SandboxState.RUNNING, 40.0)
+
+
+async def test_pinned_sandboxes_are_neither_idle_nor_expired(stage: Stage) -> None:
+    row = await stage.store.save_sandbox(await key(stage), "box-1", "")
+    await stage.store.pin_sandbox(row.id, True)
+    stage.clock.advance(100)
+    now = stage.clock.now()
+    assert not [*await stage.store.idle_sandboxes(now), *await stage.store.expired_sandboxes(now)]
+    await stage.store.pin_sandbox(row.id, False)
+    assert await stage.store.expired_sandboxes(now) == [], "it was used now"
+    assert len(await stage.store.expired_sandboxes(now + 1)) == 1
+
+
+async def test_a_sandbox_with_any_open_turn_is_not_expired(stage: Stage) -> None:
+    await stage.store.save_sandbox(await key(stage), "box-1", "")
+    admitted = await stage.start("s1")
+    stage.clock.advance(100)
+    assert await stage.store.expired_sandboxes(stage.clock.now()) == []
+    assert admitted.turn is not None
+    claim = await stage.run(admitted.turn)
+    assert await stage.store.expired_sandboxes(stage.clock.now()) == []
+    await stage.finish(claim, TurnState.DONE)
+    assert len(await stage.store.expired_sandboxes(stage.clock.now())) == 1
+
+
+async def test_a_reset_is_remembered_by_its_number_once_per_message(stage: Stage) -> None:
+    mine = await key(stage)
+    row = await stage.store.save_sandbox(mine, "box-1", "")
+    first = await stage.store.new_reset("m1", row, slack(), ["s1"], 5.0)
+    assert await stage.store.new_reset("m1", row, slack(), [], 9.0) == first
+    assert (await stage.store.new_reset("m2", row, slack(), [], 5.0)).number != first.number
+    assert await stage.store.reset(first.number) == first
+    assert (first.told, first.provider_id, first.thread) == (("s1",), "box-1", slack())
+    assert await stage.store.reset(99) is None
+
+
+async def test_open_and_worked_sessions_of_a_person(stage: Stage) -> None:
+    ann = await stage.store.person(ANN)
+    for session in ("s1", "s2"):
+        claim = await stage.running(session)
+    await stage.finish(claim, TurnState.DONE)
+    await stage.store.set_workspace("s2", "sandpiper/2", "main", "abc")
+    assert [one.id for one in await stage.store.open_sessions(ann.id)] == ["s1"]
+    assert [one.id for one in await stage.store.worked_sessions(ann.id)] == ["s2"]
+    assert await stage.store.known_person(ann.id) == ann
+    assert await stage.store.known_person(99) is None
 
 
 async def test_sandboxes_are_idle_when_unused_for_long(stage: Stage) -> None:

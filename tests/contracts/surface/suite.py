@@ -115,6 +115,19 @@ class SurfaceContract:
         (post,) = await rig.posts(thread)
         assert "Working on it." in post
 
+    async def test_a_reset_is_offered_and_what_came_of_it_stands_in_its_place(self, rig: SurfaceRig) -> None:
+        thread, _ = await rig.open("fix the login loop")
+        offer = Saying("reset:7", SayingKind.NOTE, thread, "Delete it, with `build & run`?", reset=7)
+        ref = await rig.surface.send(item(offer))
+        assert ref is not None and await rig.surface.find(item(offer, tried=True)) == ref
+        (post,) = await rig.posts(thread)
+        assert "Delete it" in post
+        over = Saying("reset:7:over", SayingKind.ASKED, thread, "Ana reset it.", amends="reset:7", ref=ref)
+        for _ in range(2):
+            await rig.surface.send(item(over))
+        (post,) = await rig.posts(thread)
+        assert "Ana reset it." in post and "Delete" not in post
+
     async def test_a_lost_answer_is_found_and_not_said_twice(self, rig: SurfaceRig) -> None:
         thread, _ = await rig.open("fix the login loop")
         saying = item(note(thread))

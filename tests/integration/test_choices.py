@@ -1,0 +1,91 @@
+"""Who works and how carefully: what is taken, what is refused, and from when on it counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from bot.agents.codec import Permissions
+from bot.models import Verb
+from tests.integration.test_turns import POLICY, is_running, said_last, waits_for_words, writes_a_file
+from tests.town import BEN, town
+from tests.world import ScriptedProcess
+
+
+async def lists_its_models(agent: ScriptedProcess) -> None:
+    agent.say(models=["small", "large"])
+    await writes_a_file(agent)
+
+
+async def test_a_model_that_the_agent_did_not_list_is_refused_before_anything_is_woken(
+    tmp_path: Path,
+) -> None:
+    async with town(tmp_path, [lists_its_models, writes_a_file]) as t:
+        assert await t.say("first", options={"model": "lrge"}) == "started"  # nothing is known yet
+        await t.final()
+        assert await t.say("next", addressed=False, options={"model": "lrge"}) == "refused"
+        assert "lines has no model 'lrge'. Did you mean `large`?" in await said_last(t)
+        assert await t.say("mine", thread="t2", options={"model": "lrge"}) == "refused"
+        assert len([p for box in t.provider.boxes.values() for p in box.processes]) == 1
+        # In Ben's own sandbox there may be such a model.
+        assert await t.say("his", BEN, thread="t3", options={"model": "lrge"}) == "started"
+        await t.final(2)
+        # … and what Ana's lists is none of his business.
+        assert not any("does not list the model" in note for note in t.slack.notes())
+        await t.say("", verb=Verb.STATUS, addressed=False)
+        assert "Models of lines: small, large" in await said_last(t)
+
+
+async def test_permissions_are_for_the_next_start_of_the_agent_and_stay(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    async def tells_its_permissions(agent: ScriptedProcess) -> None:
+        first = await agent.take()
+        heard.append(first["permissions"])
+        agent.say(done="That is all.")
+
+    async with town(tmp_path, [waits_for_words, tells_its_permissions, tells_its_permissions]) as t:
+        await t.say("first")
+        await t.until(lambda: is_running(t))
+        assert await t.say("carefully", addressed=False, options={"permissions": "ask"}) == "queued"
+        assert await t.say("now", addressed=False) == "steered"
+        await t.final(2)
+        assert await t.say("again", addressed=False) == "started"
+        await t.final(3)
+        assert heard == ["ask", "ask"]
+        assert await t.say("you", addressed=False, options={"agent": "other"}) == "refused"
+        assert "other cannot ask before it acts" in await said_last(t)
+        await t.say("", verb=Verb.STATUS, addressed=False)
+        assert "permissions ask" in await said_last(t)
+
+
+async def test_only_the_owner_makes_a_session_less_careful(tmp_path: Path) -> None:
+    async def works(agent: ScriptedProcess) -> None:
+        await agent.take()
+        agent.say(done="ok")
+
+    async with town(tmp_path, [works, works]) as t:
+        await t.say("first", options={"permissions": "ask"})
+        await t.final()
+        assert await t.say("faster", BEN, addressed=False, options={"permissions": "auto"}) == "refused"
+        assert "Only the session's owner" in await said_last(t)
+        assert await t.say("faster", addressed=False, options={"permissions": "auto"}) == "started"
+        await t.final(2)
+
+
+async def test_the_installations_permissions_are_the_least(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    async def tells_its_permissions(agent: ScriptedProcess) -> None:
+        heard.append((await agent.take())["permissions"])
+        agent.say(done="That is all.")
+
+    policy = replace(POLICY, permissions=Permissions.PLAN)
+    async with town(tmp_path, [tells_its_permissions, tells_its_permissions], policy) as t:
+        assert await t.say("first", options={"permissions": "auto"}) == "refused"
+        assert "SANDPIPER_PERMISSIONS, which is 'plan'" in await said_last(t)
+        await t.say("first")
+        await t.final()
+        await t.say("second", addressed=False, options={"permissions": "ask"})
+        await t.final(2)
+        assert heard == ["plan", "ask"]

@@ -107,6 +107,7 @@ class Conversation:
         self._last_words = LastWords(launch.secrets.values(), cut=self._err_offset > 0)
         self._stopping = ""
         self._bringing = asyncio.Lock()
+        self._end: Ended | None = None
         self._denied_mark = 0
         self._unsent = False
         self._word: Completed | None = None  # that the agent is done, whatever step it came with
@@ -154,6 +155,8 @@ class Conversation:
             self._word = None
             if await self._is_over(word, feed):
                 return word
+            if self._end is not None:  # there is more to say, and nobody who hears it
+                await self._ended(self._end.code)
         return None
 
     async def _on(self, item: Item, feed: Feed) -> None:
@@ -191,9 +194,10 @@ class Conversation:
                 raise DeadlinePassed(phase, seconds)
             case Lost(error=error):
                 raise error
-            case Ended(code=code):
+            case Ended():
+                self._end = item
                 if self._word is None:
-                    await self._ended(code)
+                    await self._ended(item.code)
 
     def _share(self, events: Iterable[Event], feed: Feed) -> None:
         for event in events:

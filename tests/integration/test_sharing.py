@@ -82,6 +82,28 @@ async def test_a_port_that_is_offered_with_the_last_word_is_closed_too(tmp_path:
         assert not box.exposed
 
 
+async def test_an_agent_that_ends_after_its_last_word_is_not_talked_to(tmp_path: Path) -> None:
+    """It ends while its file is on the way, and has left a change uncommitted."""
+
+    async def leaves(agent: ScriptedProcess) -> None:
+        await agent.take()
+        await agent.write_file("left.txt", "left\n")
+        offers(agent, "share_file")
+        agent.say(done="bye")
+        agent.exit(0)
+
+    async def goes_on(agent: ScriptedProcess) -> None:
+        await agent.take()
+        await agent.write_file("left.txt", "left\n", commit="What was left")
+        agent.say(done="all there")
+
+    async with with_side_tools(tmp_path, leaves, goes_on) as t:
+        await t.say("go")
+        final = await t.after_time(step=1.0)
+        assert final.text == "all there"
+        assert len([item for item in t.slack.said if item.saying.kind is SayingKind.FILE]) == 1
+
+
 async def test_a_bot_that_stops_in_good_order_leaves_the_ports_way_to_the_next(tmp_path: Path) -> None:
     stage, ways = Stage(), []
 

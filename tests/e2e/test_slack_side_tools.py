@@ -75,7 +75,7 @@ async def test_a_file_appears_in_the_thread(it: Rig) -> None:
     share = tool("share_file", path="report.txt", title="What I measured")
     root = it.mention(f"!run printf 'all is well' > report.txt; rm -f x\n{share}\n!run rm report.txt")
     final = await it.final(root)
-    assert "It is in the thread" in final.shown
+    assert "It is on its way into the thread" in final.shown
     await it.slack_until(lambda: bool(files(it, root)))
     [post] = files(it, root)
     [file] = post.files
@@ -102,7 +102,7 @@ async def test_a_call_to_a_dead_bot_is_answered_by_the_next_one_once(it: Rig) ->
     await it.kill()
     it.open_gate("share")
     await it.start_again()
-    assert "It is in the thread" in (await it.final(root)).shown
+    assert "It is on its way into the thread" in (await it.final(root)).shown
     await it.slack_until(lambda: bool(files(it, root)))
     await it.status(root)
     assert len(files(it, root)) == 1

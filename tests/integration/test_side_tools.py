@@ -59,7 +59,12 @@ class Beside:
 
     def rest(self, data: bytes | None = None) -> tuple[bytes, bytes, int]:
         """What still comes, on stdout and stderr, and the exit code."""
-        out, err = self.process.communicate(data, timeout=30)
+        try:
+            out, err = self.process.communicate(data, timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+            raise
         return out, err, self.process.returncode
 
 
@@ -161,7 +166,7 @@ def test_a_command_that_is_not_there(home: Path) -> None:
 
 
 def test_the_command_decides_what_a_signal_means(home: Path) -> None:
-    beside = Beside(home, "/bin/sh", "-c", "trap 'echo stopping; exit 3' TERM; echo ready; sleep 60 & wait")
+    beside = Beside(home, "/bin/sh", "-c", "trap 'echo stopping; exit 3' TERM; sleep 60 & echo ready; wait")
     assert beside.line() == b"ready\n"
     os.killpg(beside.process.pid, signal.SIGTERM)
     assert beside.rest() == (b"stopping\n", b"", 3)

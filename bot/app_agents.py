@@ -12,7 +12,7 @@ from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import Codec, Permissions, Steering
 from bot.agents.codex.codec import CodexCodec
 from bot.agents.credentials import without_refresh
-from bot.agents.mcp import program
+from bot.agents.inside import program
 from bot.agents.opencode.codec import OpenCodeCodec
 from bot.agents.registry import by_name, chosen
 from bot.agents.scripted import ScriptedCodec
@@ -22,8 +22,7 @@ from bot.models import Choice
 from bot.programs import Program
 from bot.settings import AgentSpec, Settings
 
-# Programs of ours that a sandbox sees, by the directory that it has them in.
-SCRIPTED = ("/bin/sh", "-c", 'exec python3 "$SANDPIPER_PROGRAMS/scripted_agent.py" "$@"', "scripted")
+SCRIPTED = program("scripted_agent")
 BRIDGE = program("opencode_bridge")
 
 # What of a spec a protocol has no use for: it would be set in vain.

@@ -580,7 +580,7 @@ class Final:
 class SharedFile:
     """A file for people to see. path: our own copy of it, one of the data directory's `shared`, which is
     deleted when it was said. name: what people see, in the agent's words, as is `title`, a line about it or
-    "". size: in bytes."""
+    "". size: in bytes, measured anew before it is shown."""
 
     path: str
     name: str

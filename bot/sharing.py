@@ -72,7 +72,7 @@ class Sharing:
             kind=SayingKind.FILE,
             thread=turn.thread,
             turn=turn.id,
-            file=SharedFile(str(copy), offer.name, offer.title, copy.stat().st_size),
+            file=SharedFile(str(copy), offer.name, offer.title, offer.size),
         )
         if not await self._store.say(saying):  # before a restart, and perhaps it was shown and dropped since
             paths = await self._store.shared_files()

@@ -7,12 +7,14 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from bot.access import Allowlist
 from bot.agents.codec import Capabilities, Codec
 from bot.core import Core, Policy
 from bot.models import Final, Identity, Message, MessageRef, Mode, ThreadKey, Verb
 from bot.ports import Store
+from bot.programs import Program
 from bot.sessions import Defaults
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
@@ -131,6 +133,7 @@ async def town(
     dispatcher: QueueDispatcher | None = None,
     seen: Callable[[Store], Store] = lambda store: store,
     agents: Mapping[str, Codec] | None = None,
+    programs: Mapping[str, Program] = MappingProxyType({}),
     provider: type[HostProvider] = HostProvider,
 ) -> AsyncIterator[Town]:
     """A running core. `scripts` are what the agents do, in the order of their starts. `seen`: what the
@@ -155,6 +158,7 @@ async def town(
             "lines": LineCodec(capabilities=Capabilities(approvals=True, version="1")),
             "other": LineCodec("other"),
         },
+        programs=programs,
         clock=clock,
         scratch=scratch,
         shared=tmp_path / "shared",

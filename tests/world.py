@@ -197,6 +197,7 @@ class DirectoryForge:
     trouble: list[Exception] = field(default_factory=list)
     renamed: str = ""
     stuck: asyncio.Event | None = None  # a push then waits for it
+    far: asyncio.Event | None = None  # the code then comes when it is set
     pushing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -227,6 +228,8 @@ class DirectoryForge:
         return self.permissions.get(login, "none")
 
     async def bundle(self, repository: Repository, have: Sequence[str], to: Path) -> CodeBundle:
+        if self.far is not None:
+            await self.far.wait()
         lines = await shell(
             "git for-each-ref --format='%(refname:short) %(objectname)' refs/heads", cwd=self.bare
         )

@@ -55,18 +55,17 @@ class Listing(StrEnum):
 class Capabilities:
     """What an agent can do. Where it can't, the product degrades in a stated way.
 
-    resume: its conversation goes on in a new process. interrupt: it stops in the middle of a tool and
-    lives on. images: it is shown pictures; else it is told their paths, and may open them. approvals: it
-    asks before it acts, where it is told to. questions: it can put one to people and wait. side_tools: it can
-    be given tools of ours (bot/agents/side_tools.py). efforts: how hard it can be told to think, from little
-    to much. models: the only names that it may be asked for, by its settings; none: what it lists counts, as
-    `listing` says. aliases: its own words for models, where it is known that a name without a digit is
-    one of these or none. version: the one that it is pinned to.
+    resume: its conversation goes on in a new process. images: it is shown pictures; else it is told their
+    paths, and may open them. approvals: it asks before it acts, where it is told to. questions: it can
+    put one to people and wait. side_tools: it can be given tools of ours (bot/agents/side_tools.py).
+    efforts: how hard it can be told to think, from little to much. models: the only names that it may be
+    asked for, by its settings; none: what it lists counts, as `listing` says. aliases: its own words for
+    models, where it is known that a name without a digit is one of these or none. version: the one that
+    it is pinned to.
     """
 
     steering: Steering = Steering.NATIVE
     resume: bool = True
-    interrupt: bool = True
     images: bool = False
     plan: bool = False
     cost: bool = False

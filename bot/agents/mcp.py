@@ -7,20 +7,6 @@ import re
 SERVER = "sandpiper"
 TOOLS = ("share_file", "share_port", "ask_person", "set_title", "note_progress", "open_pr")
 
-# Programs of ours that a box has in the directory of this variable. What lies in the home (a `python3` on its
-# PATH, a module that Python loads at its start) must not stand between the bot and an agent, so they are run
-# with the system's programs alone; what they start has its own PATH again.
-_OURS = (
-    "given=$PATH; PATH=/usr/local/bin:/usr/bin:/bin; command -v python3 >/dev/null || PATH=$given; "
-    'export PATH SANDPIPER_PATH="$given"; exec python3 -I -S "$SANDPIPER_PROGRAMS/{}.py" "$@"'
-)
-
-
-def program(name: str) -> tuple[str, ...]:
-    """How a program of ours is called in a box."""
-    return ("/bin/sh", "-c", _OURS.format(name), name)
-
-
 # A shell, since a box may mount the directory of the server's program without the right to run it.
 SHELL = "/bin/sh"
 

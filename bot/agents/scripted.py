@@ -28,7 +28,6 @@ from bot.agents.wire import (
     TEXT_BYTES,
     THOUGHT_BYTES,
     Frame,
-    frame,
     frames,
     number,
     part,
@@ -136,10 +135,8 @@ def _asks(state: dict[str, object], id: str, by_nobody: Frame, out: StepBuilder)
 def _read(state: dict[str, object], line: bytes, out: StepBuilder) -> dict[str, object]:
     """state: `open` are prompts that the agent has not taken (key → inputs), `result` is its word that
     it is done, kept while one is open; `over` when `completed` was said."""
-    told = frame(line)
+    told = out.read(line)
     if told is None:
-        if line.strip():
-            out.unknown("not JSON", line)
         return state
     match string(told, "type"):
         case "ready":

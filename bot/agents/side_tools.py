@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from bot.agents.asking import NOBODY, UNANSWERED
 from bot.agents.codec import Answered, Codec, Exited, Happening, Lines, State, Step, Task
-from bot.agents.mcp import TOOLS, is_side_tool, program
+from bot.agents.inside import program
+from bot.agents.mcp import TOOLS, is_side_tool
 from bot.agents.steps import StepBuilder
 from bot.agents.wire import (
     RESULT_BYTES,
@@ -20,7 +21,6 @@ from bot.agents.wire import (
     Frame,
     frame,
     number,
-    one_line,
     part,
     string,
     strings,
@@ -42,13 +42,11 @@ MOST_NOTES = 500
 
 RUN = program("side_tools")
 
-NAMED = (
-    "Done. It is the title of the pull request that is opened when you finish with commits on your branch."
-)
+NAMED = "Done. A pull request that is opened when you finish with commits on your branch has this title."
 NOTED = "People see it."
 WANTED = (
     "Noted. Commit your work and finish: the pull request is then opened with this title and description. "
-    "Call this again if they change."
+    "One that is open already keeps its title. Call this again if they change."
 )
 
 
@@ -149,7 +147,7 @@ class _Calls:
         self._waiting = {}
 
     def _call(self, id: str, tool: str, given: Frame) -> None:
-        title = one_line(self._out.clean(string(given, "title"), SUBJECT_CHARS * 4), SUBJECT_CHARS)
+        title = self._out.line(string(given, "title"))
         name = f"{self._prefix}{id}"
         if id in self._waiting:  # only a program that is not ours says that
             return
@@ -165,7 +163,7 @@ class _Calls:
             case "open_pr" if title:
                 self._out.events.append(Named(title, self._out.clean(string(given, "body"), TEXT_BYTES)))
                 self._reply(id, WANTED)
-            case "note_progress" if text := self._line(given, "text"):
+            case "note_progress" if text := self._out.line(string(given, "text")):
                 self._out.events.append(Progress(text))
                 self._reply(id, NOTED)
             case "ask_person" if text := self._out.clean(string(given, "question"), RESULT_BYTES * 4):
@@ -176,7 +174,7 @@ class _Calls:
                 if not waits:
                     self._reply(id, NOBODY)
             case "share_file" if token(given, "path") and self._wait(id, tool):
-                file = self._line(given, "name") or "file"
+                file = self._out.line(string(given, "name")) or "file"
                 self._out.events.append(
                     FileOffered(name, token(given, "path"), file, title, number(given, "size"))
                 )
@@ -188,9 +186,6 @@ class _Calls:
                 self._reply(id, f"{tool} was called without what it needs.", error=True)
             case _:
                 self._reply(id, "There is no such tool.", error=True)
-
-    def _line(self, given: Frame, name: str) -> str:
-        return one_line(self._out.clean(string(given, name), SUBJECT_CHARS * 4), SUBJECT_CHARS)
 
     def _wait(self, id: str, tool: str) -> bool:
         if len(self._waiting) >= MOST_WAITING:

@@ -6,7 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bot.agents.codec import State, Step
-from bot.agents.wire import RAW_BYTES, RESULT_BYTES, Frame, clip, plain, spelt_out, to_line
+from bot.agents.wire import (
+    RAW_BYTES,
+    RESULT_BYTES,
+    SUBJECT_CHARS,
+    Frame,
+    clip,
+    frame,
+    one_line,
+    plain,
+    spelt_out,
+    to_line,
+)
 from bot.events import Completed, Consumed, Event, Notice, Unknown
 from bot.models import Offered, OfferedModel
 from bot.redact import redact, redact_tokens
@@ -47,6 +58,13 @@ class StepBuilder:
             offered=self.offered,
         )
 
+    def read(self, line: bytes) -> Frame | None:
+        """The frame in a line of the agent's. A line without one is kept as unknown; None."""
+        told = frame(line)
+        if told is None and line.strip():
+            self.unknown("not JSON", line)
+        return told
+
     def send(self, message: Frame) -> None:
         self.write.append(to_line(message))
 
@@ -86,6 +104,10 @@ class StepBuilder:
     def clean(self, text: str, limit: int) -> str:
         """Text that may be stored and shown: no secrets, no terminal codes, about `limit` bytes."""
         return clip(redact(plain(clip(text, LONGEST)), self.known_secrets), limit)
+
+    def line(self, text: str) -> str:
+        """The same on one line, as long as a subject may be."""
+        return one_line(self.clean(text, SUBJECT_CHARS * 4), SUBJECT_CHARS)
 
     def exact(self, text: str) -> str:
         """What people are asked to approve: all of it to be seen, but for tokens. What merely has the form of

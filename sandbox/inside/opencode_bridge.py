@@ -103,7 +103,6 @@ class Server:
         password = secrets.token_urlsafe(32)
         env = {
             **os.environ,
-            "PATH": os.environ.get("SANDPIPER_PATH") or os.environ.get("PATH", os.defpath),
             "OPENCODE_SERVER_USERNAME": "opencode",
             "OPENCODE_SERVER_PASSWORD": password,
         }

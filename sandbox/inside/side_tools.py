@@ -293,9 +293,6 @@ def die_with_parent() -> None:
 def run(directory: Path, tools: str, argv: list[str]) -> int:
     output = Output()
     calls = Calls(output, tools)
-    # We are started with the system's programs alone, since what lies in the home must not stand between the
-    # bot and the command; the command finds its own.
-    os.environ["PATH"] = os.environ.pop("SANDPIPER_PATH", os.environ.get("PATH", os.defpath))
     made = False
     try:
         offer(directory, tools, calls)

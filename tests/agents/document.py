@@ -43,7 +43,6 @@ LISTED = {
 ROWS: Sequence[tuple[str, Callable[[Capabilities], str]]] = (
     ("a message during a turn", lambda can: STEERED[can.steering]),
     ("goes on in a new process", lambda can: _yes(can.resume)),
-    ("stops in the middle of a tool", lambda can: _yes(can.interrupt)),
     ("asks before it acts (`ask`, `plan`)", lambda can: _yes(can.approvals)),
     ("puts questions to people", lambda can: _yes(can.questions)),
     ("has side tools of ours", lambda can: _yes(can.side_tools)),

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bot.access import Allowlist
 from bot.agents.codec import Step, Task
+from bot.agents.inside import program
 from bot.agents.scripted import ScriptedCodec
 from bot.clock import SystemClock
 from bot.core import Core, Policy
@@ -37,7 +38,7 @@ ANA = Identity("slack", "slack:T1", "U_ANA", "Ana")
 PATIENCE = 20.0
 NOTES = "~/notes"
 RELAY = Path(relay.__file__).read_text()
-AGENT = ("/bin/sh", "-c", 'exec python3 "$SANDPIPER_PROGRAMS/scripted_agent.py" "$@"', "scripted")
+AGENT = program("scripted_agent")
 
 
 class Slack(MemorySurface):

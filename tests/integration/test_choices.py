@@ -89,3 +89,17 @@ async def test_the_installations_permissions_are_the_least(tmp_path: Path) -> No
         await t.say("second", addressed=False, options={"permissions": "ask"})
         await t.final(2)
         assert heard == ["plan", "ask"]
+
+
+async def test_another_agent_is_for_the_next_turn_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
+    async with town(tmp_path, [waits_for_words, writes_a_file]) as t:
+        await t.say("first")
+        await t.until(lambda: is_running(t))
+        assert await t.say("go on", addressed=False, options={"agent": "lin"}) == "refused"
+        assert "no agent 'lin'" in await said_last(t) and "`lines`?" in await said_last(t)
+        assert await t.say("go on", addressed=False, options={"effort": "high"}) == "refused"
+        assert await t.say("next", addressed=False, options={"model": "big"}) == "queued"
+        assert await t.say("now", addressed=False) == "steered"
+        await t.final(2)
+        session = await t.store.session_of("slack:T1/C1:t1")
+        assert session is not None and session.model == "big"

@@ -19,7 +19,7 @@ from bot.ports import Process
 from sandbox.bubblewrap import Options
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
 from sandbox.local import LocalProvider, LocalSandbox
-from sandbox.local_ports import LocalPorts
+from sandbox.local_ports import CONNECTIONS, LocalPorts
 from tests.boxes import cannot_be_tested
 
 # Runs a server and shares its port, as an agent would.
@@ -166,6 +166,26 @@ async def test_a_socket_that_becomes_a_link_later_leads_nowhere(
     here.symlink_to(another)
     with pytest.raises(httpx.TransportError):
         await get(url)
+
+
+async def test_connections_are_counted_and_end_with_the_way(tmp_path: Path) -> None:
+    with listening(tmp_path, "way") as server:
+        server.listen(CONNECTIONS + 10)
+        ports = LocalPorts("127.0.0.1")
+        url = await ports.expose(tmp_path, "way")
+        port = int(url.rstrip("/").rpartition(":")[2])
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS)]
+        async with asyncio.timeout(20):
+            for _, near_out in held:  # all of them lead somewhere
+                near_out.write(b"x")
+                await near_out.drain()
+            one_more, out = await asyncio.open_connection("127.0.0.1", port)
+            assert await one_more.read() == b"", "it was kept waiting"
+            out.close()
+            await ports.conceal(tmp_path / "way")
+            for near_in, near_out in held:
+                assert await near_in.read() == b""
+                near_out.close()
 
 
 async def test_where_nobody_named_an_address_no_port_is_shared(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.agents.inside import program
 from bot.errors import AgentMissing, ProviderUnavailable
 from bot.models import Launch
 from bot.ports import Sandbox
@@ -142,3 +143,32 @@ async def test_what_cannot_be_installed_says_why(registry: NpmRegistry, sandbox:
     assert (await sandbox.run(Launch(("sh", "-c", "ls ~/.sandpiper/agents/ghost"), sandbox.home))).out == b""
     with pytest.raises(AgentMissing, match="no 'ghost' is there"):
         await Programs({"ghost": Program(("ghost",))}).ready(sandbox, "ghost", Told())
+
+
+PLANTED = r"""
+mkdir -p ~/.local/bin
+printf '#!/bin/sh\necho planted program; exit 0\n' >~/.local/bin/python3
+chmod +x ~/.local/bin/python3
+for python in /usr/bin/python3 /usr/local/bin/python3; do
+    test -x "$python" || continue
+    site=$("$python" -c 'import site; print(site.getusersitepackages())')
+    mkdir -p "$site"
+    echo 'print("planted module", flush=True)' >"$site/usercustomize.py"
+done
+"""
+
+
+async def test_what_lies_in_the_home_does_not_stand_between_the_bot_and_an_agent(sandbox: Sandbox) -> None:
+    """An earlier turn can have left it there, and would read and write in the agent's name."""
+    await run(sandbox, ("sh", "-c", PLANTED))
+    assert await run(sandbox, ("sh", "-c", "python3")) == "planted program"
+    beside = (*program("side_tools"), "/tmp/tools", "set_title", "sh", "-c")
+    # The agent itself has the PATH that it always had.
+    assert (
+        await run(sandbox, (*beside, "command -v python3; echo agent"))
+        == "/home/agent/.local/bin/python3\nagent"
+    )
+    call = 'python=$(PATH=/usr/bin:/bin; command -v python3); "$python" "$SANDPIPER_PROGRAMS/mcp_call.py" {}'
+    served = call.format("nothing '{}' /bin/sh /tmp/tools/serve")
+    told = await sandbox.run(Launch((*beside, served), sandbox.home))
+    assert told.out.decode().replace("planted module\n", "") == "There is no tool 'nothing'.\n"

@@ -7,9 +7,14 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from bot.agents.side_tools import SideTools
-from bot.models import SayingKind
+from bot.models import SayingKind, Session
+from bot.ports import Store
+from bot.sharing import MOST_WAITING
 from sandbox.local_ports import LocalPorts
+from tests.moody import MoodyStore, moody
 from tests.town import Town, town
 from tests.world import LineCodec, Script, ScriptedProcess
 
@@ -32,6 +37,16 @@ def copy_in(agent: ScriptedProcess, name: str = NAME) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"hello")
     return str(path)
+
+
+async def is_over(t: Town) -> bool:
+    return await t.store.open_turn((await session_of(t)).id) is None
+
+
+async def session_of(t: Town) -> Session:
+    session = await t.store.session_of("slack:T1/C1:t1")
+    assert session is not None
+    return session
 
 
 def offers(agent: ScriptedProcess, tool: str, id: str = "1") -> str:
@@ -135,3 +150,89 @@ async def test_one_way_is_opened_once(tmp_path: Path) -> None:
             pass
     server.close()
     assert alive == 0
+
+
+async def test_a_store_that_fails_while_a_file_is_shared_leaves_nobody_waiting(tmp_path: Path) -> None:
+    moods: list[MoodyStore] = []
+
+    def sometimes(store: Store) -> Store:
+        it, seen = moody(store)
+        moods.append(it)
+        return seen
+
+    async def shares(agent: ScriptedProcess) -> None:
+        await agent.take()
+        moods[0].away = {"say"}
+        offers(agent, "share_file")
+        assert "on its way" in (await agent.heard())["text"]
+        agent.say(done="bye")
+
+    agents = {"lines": SideTools(LineCodec())}
+    async with town(tmp_path, [shares], agents=agents, seen=sometimes) as t:
+        await t.say("go")
+        await t.until(lambda: "say" in moods[0].turned_away)
+        moods[0].away = set()
+        assert (await t.after_time()).text == "bye"
+
+
+async def test_a_copy_that_waits_to_be_shown_is_not_fetched_again(tmp_path: Path) -> None:
+    """It is read at any moment, after it was looked through for keys; the agent may have changed its own."""
+
+    async def shares_twice(agent: ScriptedProcess) -> None:
+        await agent.take()
+        path = offers(agent, "share_file", "1")
+        assert "on its way" in (await agent.heard())["text"]
+        Path(path).write_bytes(b"something else")
+        again = {"path": path, "name": "a.txt"}
+        agent.say(sandpiper="call", id="2", tool="share_file", arguments=again)
+        assert "on its way" in (await agent.heard())["text"]
+        agent.say(done="bye")
+
+    async with with_side_tools(tmp_path, shares_twice) as t:
+        t.slack.busy = 1_000_000
+        await t.say("go")
+        shared = tmp_path / "shared"
+        await t.until(lambda: is_over(t))
+        [copy] = shared.iterdir()
+        assert copy.read_bytes() == b"hello"
+        t.slack.busy = 0
+        await t.after_time()
+        assert len([item for item in t.slack.said if item.saying.kind is SayingKind.FILE]) == 1
+
+
+@pytest.mark.parametrize("path", ["{home}/.ssh/id", NAME, "{home}/.sandpiper/shared/../../x", "/etc/passwd"])
+async def test_nothing_but_a_copy_is_fetched_or_deleted(tmp_path: Path, path: str) -> None:
+    kept: list[Path] = []
+
+    async def offers_another(agent: ScriptedProcess) -> None:
+        await agent.take()
+        home = Path(copy_in(agent)).parents[2]
+        (home / ".ssh").mkdir()
+        for file in (home / ".ssh/id", home / "x", home / NAME):
+            file.write_text("precious")
+            kept.append(file)
+        given = {"path": path.format(home=home), "name": "a.txt"}
+        agent.say(sandpiper="call", id="1", tool="share_file", arguments=given)
+        assert (await agent.heard())["text"].startswith("Not shared: What was offered is none")
+        agent.say(done="bye")
+
+    async with with_side_tools(tmp_path, offers_another) as t:
+        await t.say("go")
+        await t.final()
+        assert [file.read_text() for file in kept] == ["precious"] * 3
+        assert not [item for item in t.slack.said if item.saying.kind is SayingKind.FILE]
+
+
+async def test_more_than_can_wait_is_not_taken(tmp_path: Path) -> None:
+    async def shares(agent: ScriptedProcess) -> None:
+        await agent.take()
+        for name in ("1-1-a", "1-1-b"):
+            with (tmp_path / "shared" / name).open("wb") as file:
+                file.truncate(MOST_WAITING)
+        offers(agent, "share_file")
+        assert "Too much waits" in (await agent.heard())["text"]
+        agent.say(done="bye")
+
+    async with with_side_tools(tmp_path, shares) as t:
+        await t.say("go")
+        assert (await t.final()).text == "bye"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,16 @@ def test_what_the_command_leaves_behind_does_not_keep_it(home: Path) -> None:
     beside.rest()
 
 
+def test_what_the_command_leaves_behind_may_write_for_ever(home: Path) -> None:
+    noisy = "(while echo noise; do sleep 0.05; done) & exit 7"
+    beside = Beside(home, "/bin/sh", "-c", noisy)
+    reading = threading.Thread(target=beside.rest, daemon=True)
+    reading.start()
+    assert beside.process.wait(timeout=20) == 7
+    os.killpg(beside.process.pid, signal.SIGKILL)
+    reading.join(timeout=20)
+
+
 def test_the_command_dies_with_it(home: Path) -> None:
     beside = Beside(home, "/bin/sh", "-c", "echo $$; exec sleep 600")
     command = int(beside.line())
@@ -268,6 +279,14 @@ def test_its_tools_are_those_that_the_bot_knows(server: Server) -> None:
     for tool in tools:
         schema = tool["inputSchema"]
         assert tool["description"] and set(schema["required"]) <= set(schema["properties"])
+
+
+@pytest.mark.parametrize("id", [[1], {"a": 1}, None])
+def test_a_call_with_an_id_that_is_none_is_an_error(server: Server, id: object) -> None:
+    call = {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "set_title"}}
+    assert server.ask(json.dumps(call).encode())["error"]["code"] == -32600
+    odd = {"jsonrpc": "2.0", "id": 5, "method": "ping", "params": [1]}
+    assert server.ask(json.dumps(odd).encode())["result"] == {}
 
 
 def test_what_it_does_not_know_it_says(server: Server) -> None:

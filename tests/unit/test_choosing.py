@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import Capabilities, Listing, Permissions
 from bot.agents.registry import chosen, doubt
 from bot.errors import AgentUnknown
@@ -15,6 +16,7 @@ AGENTS = {
     "lines": LineCodec(capabilities=ASKS),
     "set": LineCodec("set", Capabilities(models=("only", "these"), efforts=("low", "high"))),
     "plain": LineCodec("plain"),
+    "words": LineCodec("words", Capabilities(listing=Listing.SOME, aliases=("opus", "sonnet"))),
 }
 BEFORE = Choice("lines", "lab/small", "low")
 
@@ -136,3 +138,21 @@ def test_permissions_stay_with_another_agent_and_one_that_cannot_ask_is_refused(
     assert taken(before=careful, agent="plain", permissions="auto") == Choice("plain", permissions="auto")
     assert "plain cannot ask before it acts" in refusal(before=careful, agent="plain")
     assert "plain cannot ask before it acts" in refusal(agent="plain", permissions="plan")
+
+
+def test_a_name_without_a_digit_that_is_none_of_its_words_is_refused_before_anything_is_listed() -> None:
+    told = refusal(agent="words", model="opsu")
+    assert "words has no model 'opsu'. Did you mean `opus`?" in told
+    listed = Offered((OfferedModel("fable"),))
+    assert taken(listed, agent="words", model="fable").model == "fable"
+    assert "There is: opus, sonnet, fable." in refusal(listed, agent="words", model="fabel")
+
+
+@pytest.mark.parametrize("model", ["opus", "claude-opus-9", "opus[1m]"])
+def test_its_words_and_names_with_a_digit_are_tried(model: str) -> None:
+    assert taken(agent="words", model=model).model == model
+
+
+def test_claude_has_words_of_its_own_unless_another_endpoint_has_its_models() -> None:
+    assert "opus" in ClaudeCodec().capabilities.aliases
+    assert ClaudeCodec(base_url="https://models.example.com").capabilities.aliases == ()

@@ -55,6 +55,7 @@ def test_slack_without_a_way_in_or_without_code_names_both(tmp_path: Path) -> No
         ("SANDPIPER_WEB_PORT", "70000"),
         ("SANDPIPER_STEER_POLICY", "everybody"),
         ("SANDPIPER_SANDBOX_PROVIDER", "cloud"),
+        ("SANDPIPER_SANDBOX_PORTS_HOST", "0.0.0.0"),
         ("SANDPIPER_SANDBOX_MEMORY", "lots"),
         ("SANDPIPER_SANDBOX_PIDS", "-1"),
         ("SANDPIPER_SANDBOX_CPUS", "inf"),

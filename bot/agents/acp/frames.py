@@ -13,7 +13,7 @@ from bot.agents.acp.session import Conversation
 from bot.agents.acp.state import ENDED, Tool, Written
 from bot.agents.acp.telling import close_tools, flush, tell_tool
 from bot.agents.acp.tools import is_plan, learn, plan_in, plan_of, stopped
-from bot.agents.wire import SUBJECT_CHARS, Frame, frame, frames, money, part, string, token
+from bot.agents.wire import SUBJECT_CHARS, Frame, frames, money, part, string, token
 from bot.events import Plan, PlanEntry, Usage
 
 # Updates that are known and tell people nothing.
@@ -45,10 +45,8 @@ class Reading:
 
     def read(self, line: bytes) -> None:
         out = self.talk.out
-        told = frame(line)
+        told = out.read(line)
         if told is None:
-            if line.strip():
-                out.unknown("not JSON", line)
             return
         method = string(told, "method")
         if not method:

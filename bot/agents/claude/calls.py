@@ -14,7 +14,6 @@ from bot.agents.wire import (
     Frame,
     frames,
     number,
-    one_line,
     part,
     string,
     to_line,
@@ -138,7 +137,7 @@ class Calls:
         self._plan_changed()
 
     def _set_task(self, id: str, text: str, status: str) -> None:
-        self.state.set_task(id, one_line(self.out.clean(text, SUBJECT_CHARS * 4), SUBJECT_CHARS), status)
+        self.state.set_task(id, self.out.line(text), status)
 
     def _plan_changed(self) -> None:
         self.out.events.append(Plan(self.state.plan()))

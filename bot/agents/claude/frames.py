@@ -17,7 +17,6 @@ from bot.agents.wire import (
     TEXT_BYTES,
     THOUGHT_BYTES,
     Frame,
-    frame,
     frames,
     part,
     string,
@@ -81,10 +80,8 @@ class Reading:
         self.asks = Asks(self.state, self.out)
 
     def read(self, line: bytes) -> None:
-        told = frame(line)
+        told = self.out.read(line)
         if told is None:
-            if line.strip():
-                self.out.unknown("not JSON", line)
             return
         name = string(told, "type")
         match name:

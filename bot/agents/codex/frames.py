@@ -15,7 +15,7 @@ from bot.agents.codex.items import Items
 from bot.agents.codex.state import State, Tokens
 from bot.agents.codex.turns import Turns
 from bot.agents.steps import StepBuilder
-from bot.agents.wire import SUBJECT_CHARS, Frame, frame, frames, one_line, part, string, token
+from bot.agents.wire import Frame, frames, part, string, token
 from bot.events import Cause, Plan, PlanEntry, PlanStatus, Usage
 
 # Notifications that are known and tell people nothing that others do not tell better.
@@ -92,10 +92,8 @@ class Reading:
         self.turns = Turns(self.state, self.out)
 
     def read(self, line: bytes) -> None:
-        told = frame(line)
+        told = self.out.read(line)
         if told is None:
-            if line.strip():
-                self.out.unknown("not JSON", line)
             return
         method, id = string(told, "method"), told.get("id")
         if method and "id" in told:
@@ -178,7 +176,7 @@ class Reading:
     def _plan(self, params: Frame) -> None:
         entries = [
             PlanEntry(
-                one_line(self.out.clean(string(step, "step"), SUBJECT_CHARS * 4), SUBJECT_CHARS),
+                self.out.line(string(step, "step")),
                 _STEPS.get(string(step, "status"), PlanStatus.PENDING),
             )
             for step in frames(params, "plan")[:MOST_STEPS]

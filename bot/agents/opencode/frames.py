@@ -22,13 +22,11 @@ from bot.agents.wire import (
     TEXT_BYTES,
     THOUGHT_BYTES,
     Frame,
-    frame,
     frame_of,
     frames,
     items,
     money,
     number,
-    one_line,
     part,
     string,
     to_line,
@@ -115,10 +113,8 @@ class Reading:
         return self.turn.out
 
     def read(self, line: bytes) -> None:
-        told = frame(line)
+        told = self.out.read(line)
         if told is None:
-            if line.strip():
-                self.out.unknown("not JSON", line)
             return
         match string(told, "type"):
             case "event":
@@ -303,7 +299,7 @@ class Reading:
     def _todos(self, told: Frame) -> None:
         entries = [
             PlanEntry(
-                one_line(self.out.clean(string(todo, "content"), SUBJECT_CHARS * 4), SUBJECT_CHARS),
+                self.out.line(string(todo, "content")),
                 _PLAN.get(string(todo, "status"), PlanStatus.PENDING),
             )
             for todo in frames(told, "todos")[:MOST_TODOS]

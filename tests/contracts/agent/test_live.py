@@ -276,8 +276,6 @@ async def test_a_crash_in_the_middle(
     rig: Rig, capable: Capabilities, model: ModelServer, place: Place
 ) -> None:
     """It is no word that the turn is over, and what is needed to go on is known by then."""
-    if not capable.resume:
-        pytest.skip("it cannot resume")
     async with went_through(rig, "killed", model, place) as agent:
         assert agent.completions == []
         assert agent.process.returncode
@@ -286,8 +284,6 @@ async def test_a_crash_in_the_middle(
 
 
 async def test_resume_after_a_kill(rig: Rig, capable: Capabilities, model: ModelServer, place: Place) -> None:
-    if not capable.resume:
-        pytest.skip("it cannot resume")
     async with went_through(rig, "resumed", model, place) as agent:
         assert [completed.reason for completed in agent.completions] == [StopReason.END]
         assert agent.task.resume_token

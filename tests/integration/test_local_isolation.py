@@ -293,6 +293,7 @@ async def test_no_address_is_reached_directly(sandbox: LocalSandbox, address: st
     assert b"Network is unreachable" in unreachable.err
 
 
+@pytest.mark.usefixtures("create")  # which deletes what is made in that directory
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_clouds_metadata_service_is_not_reached_by_the_proxy(
     tmp_path: Path, mode: EgressMode

@@ -94,7 +94,7 @@ class Witness:
         inside = {agent.box}
         while more := {pid for pid, parent in parents.items() if parent in inside} - inside:
             inside |= more
-        (found,) = [pid for pid in inside if any("scripted_agent.py" in word for word in _words(pid)[:3])]
+        (found,) = [pid for pid in inside if any(word.endswith("/scripted_agent.py") for word in _words(pid))]
         return found
 
     def left_running(self, root: str) -> list[str]:

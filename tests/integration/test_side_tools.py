@@ -167,7 +167,9 @@ def test_a_command_that_is_not_there(home: Path) -> None:
 
 
 def test_the_command_decides_what_a_signal_means(home: Path) -> None:
-    beside = Beside(home, "/bin/sh", "-c", "trap 'echo stopping; exit 3' TERM; sleep 60 & echo ready; wait")
+    beside = Beside(
+        home, "/bin/sh", "-c", "trap 'echo stopping; exit 3' TERM; echo ready; while :; do :; done"
+    )
     assert beside.line() == b"ready\n"
     os.killpg(beside.process.pid, signal.SIGTERM)
     assert beside.rest() == (b"stopping\n", b"", 3)

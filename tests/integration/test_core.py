@@ -38,8 +38,7 @@ async def test_a_turn_whose_wake_was_lost_is_driven_a_minute_later(tmp_path: Pat
 
         await t.until(is_drawn)
         dispatcher.asleep = False
-        t.clock.advance(HOUSEKEEPING)
-        assert (await t.final()).outcome is Outcome.PUBLISHED
+        assert (await t.after_time(step=HOUSEKEEPING)).outcome is Outcome.PUBLISHED
 
 
 async def test_a_store_that_is_away_for_a_while_fails_no_turn(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from bot.errors import SandboxError, SandboxGone, StoreUnavailable
+from bot.errors import SandboxError, SandboxGone, SandboxUnreachable, StoreUnavailable
 from bot.models import Person, SandboxKey, SandboxRow, SandboxState, Session
 from bot.patience import patiently
 from bot.ports import Clock, Provider, Sandbox, Store
@@ -73,6 +73,12 @@ class Sandboxes:
             lost = ""
             if row is not None and not row.provider_id:
                 lost = f"Your earlier sandbox was deleted ({row.lost}), so I made a new one. {LOST}"
+            elif row is not None and not self._reaches(row):
+                raise SandboxUnreachable(
+                    f"Your sandbox is kept on another disk or machine ({row.host}) than what is here now.",
+                    "An operator can bring that back (is its disk mounted?). `sandbox reset` gives you a new "
+                    "sandbox, without the old one's work.",
+                )
             elif row is not None:
                 try:
                     sandbox = await self._started(row.provider_id)

@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
+from bot.errors import SandboxUnreachable
 from bot.models import Identity, Outcome, Person, SandboxState, Verb
 from bot.sandboxes import Ages, Sandboxes
 from storage.dispatch import QueueDispatcher
@@ -153,3 +156,15 @@ async def test_publishing_what_was_lost_with_its_sandbox_says_so(tmp_path: Path)
         final = await t.final(2)
         assert final.outcome is Outcome.UNPUBLISHED and "no longer exists" in final.reason
         await t.until(lambda: any("is lost" in note for note in t.slack.notes()))
+
+
+async def test_a_sandbox_on_a_disk_that_is_away_is_not_replaced(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        it.provider.host = "disk-1"
+        box = await it.box(ANA)
+        it.provider.host = "disk-2"  # the bot came back with an empty directory in its place
+        with pytest.raises(SandboxUnreachable, match=r"another disk or machine \(disk-1\)"):
+            await it.box(ANA)
+        assert list(it.provider.boxes) == [box.id]
+        it.provider.host = "disk-1"
+        assert await it.box(ANA) is box

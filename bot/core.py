@@ -16,6 +16,7 @@ from bot.attempts import Attempts
 from bot.choosing import Choosing
 from bot.driver import Deadlines
 from bot.endings import Endings
+from bot.file_verb import FileVerb
 from bot.intake import Intake
 from bot.losses import Losses
 from bot.models import Caps
@@ -117,11 +118,12 @@ class Core:
             warning=provider.warning,
         )
         losses = Losses(store, self.sandboxes, workspaces)
+        files = FileVerb(store, self.sandboxes, workspaces, self._shared)
         boxes = SandboxVerbs(store, surfaces, self.sandboxes, losses, clock)
         self.operators = Operators(store, self.sandboxes, self.reconcile, losses, surfaces, clock)
         choosing = Choosing(store, agents, policy.permissions)
         self.sessions = Sessions(
-            store, surfaces, forge, access, clock, choosing, boxes, policy.defaults, provider.warning
+            store, surfaces, forge, access, clock, choosing, boxes, files, policy.defaults, provider.warning
         )
         self.intake = Intake(store, surfaces, self.sessions, clock)
         self.outbox = Outbox(store, surfaces, clock, self.turns.picture, self._shared)

@@ -98,6 +98,7 @@ class Verb(StrEnum):
     HELP = "help"
     SANDBOX = "sandbox"  # option "do": what about it; "number": which reset is meant
     CHANNEL = "channel"
+    GET = "get"  # option "path": a file of the workspace
     APPROVE = "approve"
     DENY = "deny"
     ANSWER = "answer"  # one of the options of a question; there is no word for it

@@ -11,6 +11,7 @@ from bot.answers import Answers
 from bot.approvals import may_answer
 from bot.choosing import Choosing
 from bot.errors import AgentUnknown, Denied, ForgeError, SandpiperError
+from bot.file_verb import FileVerb
 from bot.models import (
     Admitted,
     AskKind,
@@ -62,6 +63,7 @@ class Sessions:
         clock: Clock,
         choosing: Choosing,
         boxes: SandboxVerbs,
+        files: FileVerb,
         defaults: Defaults,
         warning: str = "",
     ) -> None:
@@ -71,7 +73,7 @@ class Sessions:
         self._choosing = choosing
         self._defaults = defaults
         self._answers = Answers(store)
-        self._verbs = Verbs(store, surfaces, self._answers, choosing, boxes, clock, warning)
+        self._verbs = Verbs(store, surfaces, self._answers, choosing, boxes, files, clock, warning)
         self._repositories = WhichRepository(store, forge, access, self._answers, defaults.repository)
 
     async def receive(self, message: Message) -> str:

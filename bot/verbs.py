@@ -1,5 +1,5 @@
 """The words that are commands, not prompts: help, status, stop, publish, approve and deny. Those about
-sandboxes: sandbox_verbs.py."""
+sandboxes: sandbox_verbs.py; about files: file_verb.py."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from bot.answers import Answers
 from bot.approvals import may_answer
 from bot.choosing import Choosing
 from bot.errors import Denied
+from bot.file_verb import FileVerb
 from bot.models import (
     Ask,
     AskKind,
@@ -30,6 +31,7 @@ Mention me with a task and I run a coding agent on it, in your own sandbox, and 
 • When I ask before I do something, press a button or say `approve 12` or `deny 12`; a reply answers \
 a question
 • {stop} stops · {status} says where I am · {publish} publishes finished work that is not published yet
+• {get} brings a file of the workspace into the thread
 • {sandbox} says how your sandbox is; `sandbox restart`, `pin`, `unpin` and `reset` likewise
 • `repo=owner/name` picks the repository · {channel} sets this channel's default
 • `agent=`, `model=` and `effort=` pick who works, and how, from the next turn on; `permissions=` when it \
@@ -49,6 +51,7 @@ class Verbs:
         answers: Answers,
         choosing: Choosing,
         boxes: SandboxVerbs,
+        files: FileVerb,
         clock: Clock,
         warning: str = "",
     ) -> None:
@@ -57,6 +60,7 @@ class Verbs:
         self._answers = answers
         self._choosing = choosing
         self._boxes = boxes
+        self._files = files
         self._clock = clock
         self._warning = warning
 
@@ -75,12 +79,15 @@ class Verbs:
                 return await self._settle(message, session)
             case Verb.SANDBOX:
                 return await self._boxes.obey(message, session)
+            case Verb.GET:
+                return await self._files.obey(message, session)
         raise ValueError(f"{message.verb} is no verb of ours")
 
     def help(self, message: Message) -> str:
         """How to talk to us where this message stands."""
         surface = self._surfaces[message.thread.surface]
         words = {verb: f"`{surface.spoken(verb)}`" for verb in ("stop", "status", "publish")}
+        words["get"] = f"`{surface.spoken('get path/to/file')}`"
         words["sandbox"] = f"`{surface.spoken('sandbox status')}`"
         modes = {mode: f"`{surface.spoken(f'{mode}: …')}`" for mode in ("queue", "interrupt")}
         channel = f"`{surface.spoken('channel repo=owner/name')}`"

@@ -213,6 +213,17 @@ class Workspaces:
         """Is there anything of the session's that the forge does not have: changes, or commits?"""
         return bool((await self._here(sandbox, session, scripts.UNPUBLISHED, session.published)).strip())
 
+    async def file(self, session: Session, sandbox: Sandbox, path: str) -> tuple[str, int]:
+        """Where in the sandbox a file of the worktree is, and its bytes. `path`: from the worktree's top, or
+        absolute. Raises WorkspaceError when it is no file, or leads out of the worktree."""
+        _, tree = self._paths(session, sandbox)
+        said = await self._sh(sandbox, session, scripts.FILE, tree, path)
+        found, _, rest = said.partition("\n")
+        size, _, below = rest.partition("\n")
+        if found != "file" or not size.strip().isdecimal():
+            raise WorkspaceError(_NO_FILE.get(found, _NO_FILE["none"]), repeatable=False)
+        return f"{tree}/{below}", int(size)
+
     async def adopt(self, session: Session, sandbox: Sandbox, commit: str) -> None:
         """Put the session's branch onto a kept commit; files stay as they are."""
         await self._here(sandbox, session, scripts.ADOPT, commit)
@@ -275,6 +286,12 @@ class Workspaces:
 
 
 _TOLD_ONCE = ("submodules", "lfs")
+_NO_FILE = {
+    "none": "There is no such file in the workspace.",
+    "outside": "It is not in this thread's workspace.",
+    "directory": "It is a directory. Name one file.",
+    "special": "It is no regular file.",
+}
 _KEPT = "Keep unfinished work\n\nThe turn ended before these changes were committed."
 
 

@@ -325,3 +325,18 @@ rm -rf -- "$target" "$target.lock"
 put "refs/sandpiper/outgoing/$branch" "$head"
 b bundle create -q "$target" "refs/sandpiper/outgoing/$branch" "$@"
 """
+
+# $1 the worktree, $2 a path in it: where links lead to, below the worktree. The agent may move them about
+# while we look; whoever may ask for a file here may also ask the agent for one.
+FILE = """
+cd -P -- "$1" 2>/dev/null || { echo none; exit; }
+real=$(readlink -f -- "$2") && test -e "$real" || { echo none; exit; }
+case $real in
+  "$PWD") echo directory; exit ;;
+  "$PWD"/*) ;;
+  *) echo outside; exit ;;
+esac
+if test -f "$real"; then echo file; wc -c <"$real"; printf %s "${real#"$PWD"/}"
+elif test -d "$real"; then echo directory
+else echo special; fi
+"""

@@ -59,6 +59,7 @@ from bot.models import (
     ThreadKey,
     Work,
 )
+from bot.shared_files import content
 from bot.timeline import Timeline
 
 CLEAN_ENV = {
@@ -114,6 +115,7 @@ class MemorySurface:
 
     name: str = "slack"
     said: list[OutboxItem] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)  # what was in them, by their names
     pictures: list[Timeline] = field(default_factory=list)
     earlier: list[Remark] = field(default_factory=list)
     outsiders: set[str] = field(default_factory=set)
@@ -145,6 +147,8 @@ class MemorySurface:
         if self.busy:
             self.busy -= 1
             raise SurfaceBusy("rate limited", 1.0)
+        if file := item.saying.file:
+            self.files[file.name] = await content(file)
         self.said.append(item)
         async with self.changed:
             self.changed.notify_all()

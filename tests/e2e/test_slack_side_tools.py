@@ -87,6 +87,21 @@ async def test_a_file_appears_in_the_thread(it: Rig) -> None:
     assert list(home.iterdir()) == [], "its copy lies in the sandbox"
 
 
+async def test_a_person_gets_a_file_of_the_workspace(it: Rig) -> None:
+    first = it.mention("!run printf secret > private.txt\n!answer Yes")
+    await it.final(first)
+    root = it.mention("!run printf hello > ours.txt\n!answer Yes")
+    await it.final(root)
+    it.reply(root, "get ours.txt")
+    await it.slack_until(lambda: bool(files(it, root)))
+    known = it.slack.file(str(files(it, root)[0].files[0]["id"]))
+    assert known is not None and known.data == b"hello"
+    [theirs] = it._homes("*/workspaces/*/code/private.txt")
+    it.reply(root, f"get ../../{theirs.parent.parent.name}/code/private.txt")
+    await it.slack_until(lambda: any("no such file" in note for note in it.notes(root)))
+    assert len(files(it, root)) == 1
+
+
 async def test_what_cannot_be_shared_is_said_to_the_agent(it: Rig) -> None:
     share = tool("share_file", path="/etc/shadow")
     root = it.mention(f"{share}\n{tool('share_file', path='no/such/file')}")

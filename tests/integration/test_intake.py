@@ -10,12 +10,14 @@ from pathlib import Path
 from bot.access import Access
 from bot.choosing import Choosing
 from bot.errors import ForgeError
+from bot.file_verb import FileVerb
 from bot.intake import BATCH, SEEN_AFTER, Intake
 from bot.losses import Losses
 from bot.models import Delivery, Identity, Mark, Message, MessageRef, Repository, SayingKind, ThreadKey, Verb
 from bot.sandbox_verbs import SandboxVerbs
 from bot.sandboxes import Ages, Sandboxes
 from bot.sessions import Defaults, Sessions
+from bot.shared_files import SharedFiles
 from bot.workspace import Workspaces
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
@@ -79,10 +81,12 @@ class Desk:
         access = Access(forge, surfaces, OPEN)
         choosing = Choosing(seen, {"lines": LineCodec()})
         sandboxes = Sandboxes(seen, HostProvider(scratch / "boxes"), clock, "here", Ages(1800.0))
-        losses = Losses(seen, sandboxes, Workspaces(seen, forge, scratch, "bot", "bot@example.com"))
+        workspaces = Workspaces(seen, forge, scratch, "bot", "bot@example.com")
+        losses = Losses(seen, sandboxes, workspaces)
+        files = FileVerb(seen, sandboxes, workspaces, SharedFiles(scratch / "shared"))
         boxes = SandboxVerbs(seen, surfaces, sandboxes, losses, clock)
         defaults = Defaults("acme/web", "lines")
-        sessions = Sessions(seen, surfaces, forge, access, clock, choosing, boxes, defaults)
+        sessions = Sessions(seen, surfaces, forge, access, clock, choosing, boxes, files, defaults)
         self.intake = Intake(seen, surfaces, sessions, clock)
         self._posted = 0
 

@@ -29,6 +29,10 @@ def test_stop_stands_alone_or_politely(said: str) -> None:
         "reset the form",
         "reset",
         "reset 12 counters",
+        "get the tests green",
+        "get started.",
+        "get a.txt and b.txt",
+        "get",
         "channel the events through the bus",
         "channel acme/web deploys",
         "`stop`",
@@ -72,6 +76,19 @@ def test_what_is_to_be_done_with_a_sandbox(said: str, do: str) -> None:
 @pytest.mark.parametrize("said", ["reset 12", "Reset #12.", "sandbox reset 12"])
 def test_a_reset_is_confirmed_by_its_number(said: str) -> None:
     assert parse_words(said) == Words(Verb.SANDBOX, options={"do": "reset", "number": "12"})
+
+
+@pytest.mark.parametrize(
+    ("said", "path"),
+    [
+        ("get docs/report.html", "docs/report.html"),
+        ("Get http://notes.md", "notes.md"),
+        ("get `my notes.txt`", "my notes.txt"),
+        ("get .env", ".env"),
+    ],
+)
+def test_a_file_is_asked_for_by_its_path(said: str, path: str) -> None:
+    assert parse_words(said) == Words(Verb.GET, options={"path": path})
 
 
 def test_queue_and_interrupt_say_what_a_message_does_to_the_running_turn() -> None:

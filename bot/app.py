@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from bot.access import Allowlist
-from bot.agents.claude.rounds import SET_A_KEY
 from bot.app_agents import agents_of
 from bot.clock import SystemClock
 from bot.core import Core, Policy
@@ -28,7 +27,7 @@ from bot.ports import Provider, Surface
 from bot.reconcile import Reconcile
 from bot.sandboxes import Ages, Sandboxes
 from bot.sessions import Defaults
-from bot.settings import Settings
+from bot.settings import AgentSpec, Settings
 from handlers.github.accounts import Accounts
 from handlers.github.auth import GitHubApp
 from handlers.github.forge import GitHubForge
@@ -105,9 +104,12 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
         await provider.check()
         if provider.warning:
             log.warning("%s", provider.warning)
-        anthropic = settings.anthropic
-        if settings.default_agent == "claude" and not (anthropic.api_key or anthropic.auth_token):
-            log.warning("Claude Code has no credential, so its turns will fail. %s", SET_A_KEY)
+        anthropic, claude = settings.anthropic, settings.agents.get("claude", AgentSpec())
+        if settings.default_agent == "claude" and not (
+            anthropic.api_key or anthropic.auth_token or claude.api_key
+        ):
+            where = agents["claude"].capabilities.credential
+            log.warning("Claude Code has no credential, so its turns will fail. Set %s.", where)
 
         app = GitHubApp(
             settings.github.app_id,

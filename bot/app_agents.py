@@ -33,6 +33,12 @@ UNUSED: Mapping[str, tuple[str, ...]] = {
     "acp": ("base_url", "api_key"),
 }
 
+# Whose credentials have settings of their own.
+CREDENTIALS: Mapping[str, str] = {
+    "claude": "SANDPIPER_ANTHROPIC_API_KEY or SANDPIPER_ANTHROPIC_AUTH_TOKEN",
+    "codex": "SANDPIPER_OPENAI_API_KEY",
+}
+
 # What we know how to install, at the versions that this release was tested with.
 PINS: Mapping[str, tuple[str, ...]] = {
     "claude": ("@anthropic-ai/claude-code@2.1.329",),
@@ -144,8 +150,19 @@ def _codec(settings: Settings, name: str, protocol: str, command: tuple[str, ...
             )
     codec.name = name
     version = _version(protocol, command, spec)
-    codec.capabilities = replace(codec.capabilities, models=spec.models, version=version)
+    credential = _credential_setting(name, protocol, spec)
+    codec.capabilities = replace(
+        codec.capabilities, models=spec.models, version=version, credential=credential
+    )
     return _with_side_tools(settings, codec, (key, *secrets.values()))
+
+
+def _credential_setting(name: str, protocol: str, spec: AgentSpec) -> str:
+    """Where an operator sets the key or login of an agent, in words."""
+    field = "secrets" if protocol == "acp" else "api_key"
+    if spec.api_key.get_secret_value() or protocol not in CREDENTIALS:
+        return f"{field} of {name!r} in SANDPIPER_AGENTS"
+    return CREDENTIALS[protocol]
 
 
 def _credential(variable: str, value: str) -> str:

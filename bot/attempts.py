@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from bot.agents.codec import Codec, Permissions, Prompt, Task, more_careful
 from bot.agents.registry import find
-from bot.conversation import AgentFailed, Conversation, memory_of, prompt_key, record_of
+from bot.conversation import Conversation, memory_of, prompt_key, record_of
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.endings import Endings
 from bot.errors import LeaseLost, ProcessGone, SandpiperError, StoreUnavailable
 from bot.events import Cause
-from bot.last_words import AgentDied
+from bot.failures import AgentDied, AgentFailed
 from bot.models import Fate, Input, Launch, Memory, Past, Record, Remark, TurnState
 from bot.patience import patiently
 from bot.ports import Clock, Process, Store, Surface

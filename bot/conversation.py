@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
@@ -28,7 +29,6 @@ from bot.errors import (
     LeaseLost,
     SandboxError,
     SandboxUnreachable,
-    SandpiperError,
     StaleFence,
 )
 from bot.events import (
@@ -44,8 +44,9 @@ from bot.events import (
     StopReason,
     Unknown,
 )
+from bot.failures import AgentDied, AgentFailed, mend_of, not_started
 from bot.feed import STDERR, STDOUT, Broke, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, denied
-from bot.last_words import KEPT_BYTES, AgentDied, LastWords, not_started
+from bot.last_words import KEPT_BYTES, LastWords
 from bot.models import DeniedHost, Inbox, Input, Launch, Memory, Offers, Record
 from bot.patience import patiently
 from bot.ports import Process, Sandbox
@@ -58,21 +59,6 @@ log = logging.getLogger(__name__)
 NOT_FOUND = 127  # the exit code of a program that is not there, by the shell's convention
 LONGEST_WORDS = 2000  # bytes; an unfinished line that is longer is half a frame
 NAMESPACE = uuid.UUID("6f1d1f0e-2f0c-5a6e-9c0a-7a1d5b0c9a11")
-
-
-MENDS = {
-    Cause.LOGIN: "An operator has to renew the agent's key or login.",
-    Cause.LIMIT: "Its account may not spend more for now: wait, or an operator can raise the limit.",
-    Cause.MODEL: "Write here to try again.",
-}
-
-
-class AgentFailed(SandpiperError):
-    """The agent itself says that it could not do it (its model failed, its login expired …)."""
-
-    def __init__(self, what: str, cause: Cause = Cause.UNKNOWN) -> None:
-        super().__init__(what, MENDS.get(cause, ""))
-        self.cause = cause
 
 
 def prompt_key(turn: int, attempt: int, what: str) -> str:
@@ -109,6 +95,7 @@ class Conversation:
         self._bringing = asyncio.Lock()
         self._end: Ended | None = None
         self._denied_mark = 0
+        self._memory_kills_before = 0
         self._unsent = False
         self._word: Completed | None = None  # that the agent is done, whatever step it came with
         self._asking: dict[str, float] = {}  # the agent's names of what people are asked, until when
@@ -120,6 +107,7 @@ class Conversation:
         """
         driver, turn = self._driver, self._driver.turn
         self._denied_mark, _ = await denied(self._sandbox, 0)
+        self._memory_kills_before = await self._memory_kills()
         await self._write_journal()
         feed = Feed(
             self._process,
@@ -216,7 +204,8 @@ class Conversation:
         if self._stopping:
             raise TurnStopped(self._stopping)
         if completed.reason is not StopReason.END:
-            raise AgentFailed(completed.error or "The agent gave up without a reason.", completed.cause)
+            why = completed.error or "The agent gave up without a reason."
+            raise AgentFailed(why, completed.cause, await self._mend(completed.cause))
         if not driver.turn.asked_to_commit:
             left = await patiently(
                 driver.clock,
@@ -322,7 +311,22 @@ class Conversation:
             raise TurnStopped(self._stopping)
         if code == NOT_FOUND and not self._driver.turn.out_offset:
             raise not_started(self._codec.name, tail)
-        raise AgentDied(code, tail)
+        raise AgentDied(code, tail, starved=await self._memory_kills() > self._memory_kills_before)
+
+    async def _memory_kills(self) -> int:
+        with contextlib.suppress(SandboxError):
+            return await self._sandbox.memory_kills()
+        return 0
+
+    async def _mend(self, cause: Cause) -> str:
+        can, session = self._codec.capabilities, self._driver.session
+        known = can.models
+        if cause is Cause.NO_MODEL and not known and session.repository is not None:
+            offered = await self._driver.store.offered(
+                self._codec.name, can.version, session.owner.id, session.repository.id
+            )
+            known = offered.names if offered else ()
+        return mend_of(cause, can, session.model, known)
 
     async def _complaint(self, data: bytes, feed: Feed) -> None:
         """Acknowledged, so that the supervisor never waits for stderr to be read, but for its end."""

@@ -41,6 +41,7 @@ class Cause(StrEnum):
     LOGIN = "login"  # its credential is missing, wrong or has expired
     LIMIT = "limit"  # its account may not spend more for now
     MODEL = "model"  # the model's API failed or refused
+    NO_MODEL = "no_model"  # the model that was asked for is none of that API's
     RESUME = "resume"  # the conversation that it was to continue is not there
 
 

@@ -273,6 +273,10 @@ class Sandbox(Protocol):
         """Hosts that the egress rules refused since mark `since`, and the new mark."""
         ...
 
+    async def memory_kills(self) -> int:
+        """How often a program was ended for the sandbox's limit of memory; 0 where nobody counts that."""
+        ...
+
 
 class Provider(Protocol):
     """What makes sandboxes."""

@@ -160,6 +160,19 @@ class Groups:
             case _:
                 return (("pids.max", str(limits.pids)),)
 
+    def memory_kills(self, name: str) -> int:
+        """How many programs of a group the kernel has ended for its limit of memory (Linux's
+        admin-guide/cgroup-v2, "memory.events"; before 4.13 version 1 does not count them)."""
+        place = self._places.get("memory")
+        if place is None:
+            return 0
+        file = place.base / name / ("memory.oom_control" if place.version == 1 else "memory.events")
+        try:
+            counts = dict(line.split() for line in file.read_text().splitlines())
+            return int(counts.get("oom_kill", 0))
+        except (OSError, ValueError):
+            return 0
+
     async def remove(self, name: str) -> None:
         """After the last program in it. Raises SandboxError when something stays in it."""
         for directory in self.of(name):

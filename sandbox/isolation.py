@@ -61,6 +61,10 @@ class Isolation(Protocol):
         """The hosts refused since a mark, and the new mark."""
         ...
 
+    def memory_kills(self, place: Place) -> int:
+        """How often a program was ended for the limit of memory; 0 without one."""
+        ...
+
 
 class Bubblewrap:
     """Every program in a box of its own, with the sandbox's egress proxy as the only way out."""
@@ -114,6 +118,9 @@ class Bubblewrap:
 
     def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         return self._proxy(place).denied(since)
+
+    def memory_kills(self, place: Place) -> int:
+        return self._groups.memory_kills(_group(place)) if self._groups else 0
 
     async def check(self, place: Place) -> None:
         if shutil.which("bwrap") is None:
@@ -241,3 +248,6 @@ class Unisolated:
 
     def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         return since, ()
+
+    def memory_kills(self, place: Place) -> int:
+        return 0

@@ -323,6 +323,9 @@ class LocalSandbox:
         await self.state()
         return self._isolation.denied(self._place, since)
 
+    async def memory_kills(self) -> int:
+        return self._isolation.memory_kills(self._place)
+
     # how
 
     @property

@@ -207,6 +207,9 @@ class RemoteSandbox:
         """Egress rules are the provider's, and none tells whom they refused."""
         return since, ()
 
+    async def memory_kills(self) -> int:
+        return 0
+
     # how
 
     async def _inside(self) -> Inside:

@@ -504,6 +504,7 @@ class HostSandbox:
         self.scripts: list[Script] = agents
         self.playing: list[asyncio.Task[None]] = []
         self.denied: list[DeniedHost] = []
+        self.starved = 0
         self.exposed: dict[str, int] = {}
 
     async def state(self) -> SandboxState:
@@ -559,6 +560,9 @@ class HostSandbox:
 
     async def conceal(self, path: str) -> None:
         self.exposed.pop(path, None)
+
+    async def memory_kills(self) -> int:
+        return self.starved
 
     async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         return len(self.denied), tuple(self.denied[since:])

@@ -61,7 +61,7 @@ class Capabilities:
     efforts: how hard it can be told to think, from little to much. models: the only names that it may be
     asked for, by its settings; none: what it lists counts, as `listing` says. aliases: its own words for
     models, where it is known that a name without a digit is one of these or none. version: the one that
-    it is pinned to.
+    it is pinned to. credential: where an operator has set its key or login, in words.
     """
 
     steering: Steering = Steering.NATIVE
@@ -77,6 +77,7 @@ class Capabilities:
     listing: Listing = Listing.NONE
     aliases: tuple[str, ...] = ()
     version: str = ""
+    credential: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ def find(agents: Mapping[str, Codec], name: str) -> Codec:
     """Raises AgentUnknown, with the names that there are."""
     codec = agents.get(name)
     if codec is None:
-        raise AgentUnknown(f"There is no agent '{name}' here.", _instead(name, sorted(agents)))
+        raise AgentUnknown(f"There is no agent '{name}' here.", instead(name, sorted(agents)))
     return codec
 
 
@@ -66,11 +66,11 @@ def doubt(can: Capabilities, wanted: Choice, choice: Choice, offered: Offered | 
     if offered is None:
         return ""
     if wanted.model and not can.models and offered.names and choice.model not in offered.names:
-        listed = _instead(choice.model, offered.names, "It lists")
+        listed = instead(choice.model, offered.names, "It lists")
         return f"{choice.agent} does not list the model '{choice.model}'. I try it all the same. {listed}"
     efforts = offered.efforts_of(choice.model)
     if wanted.effort and efforts and choice.effort not in efforts:
-        listed = _instead(choice.effort, efforts, "It lists")
+        listed = instead(choice.effort, efforts, "It lists")
         about = f"the effort '{choice.effort}' for {choice.model}"
         return f"{choice.agent} does not list {about}. I try it all the same. {listed}"
     return ""
@@ -82,7 +82,7 @@ def _check_model(agent: str, model: str, can: Capabilities, offered: Offered | N
     if names is None and can.aliases and not re.search(r"\d", model):
         names = tuple(dict.fromkeys((*can.aliases, *(offered.names if offered else ()))))
     if names is not None and model not in names:
-        raise AgentUnknown(f"{agent} has no model '{model}'.", _instead(model, names))
+        raise AgentUnknown(f"{agent} has no model '{model}'.", instead(model, names))
 
 
 def _check_effort(agent: str, model: str, effort: str, can: Capabilities, offered: Offered | None) -> None:
@@ -96,7 +96,7 @@ def _check_effort(agent: str, model: str, effort: str, can: Capabilities, offere
     if not efforts:
         raise AgentUnknown(f"{named} cannot be told how hard to think.", "Leave `effort=` out.")
     if effort not in efforts:
-        raise AgentUnknown(f"{named} has no effort '{effort}'.", _instead(effort, efforts))
+        raise AgentUnknown(f"{named} has no effort '{effort}'.", instead(effort, efforts))
 
 
 def _permissions(wanted: str, least: Permissions) -> str:
@@ -105,7 +105,7 @@ def _permissions(wanted: str, least: Permissions) -> str:
     known = {one.value: one for one in Permissions}
     found = known.get(wanted.lower())
     if found is None:
-        raise AgentUnknown(f"There is nothing like `permissions={wanted}`.", _instead(wanted, known))
+        raise AgentUnknown(f"There is nothing like `permissions={wanted}`.", instead(wanted, known))
     if more_careful(found, least) is not found:
         raise AgentUnknown(
             f"`permissions={found}` is less careful than SANDPIPER_PERMISSIONS, which is '{least}' here.",
@@ -114,7 +114,7 @@ def _permissions(wanted: str, least: Permissions) -> str:
     return found.value
 
 
-def _instead(name: str, known: Iterable[str], there: str = "There is") -> str:
+def instead(name: str, known: Iterable[str], there: str = "There is") -> str:
     """The nearest name, and some of the others: of a long list those that are nearer."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)

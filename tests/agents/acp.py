@@ -22,6 +22,8 @@ from tests.agents.playing import (
     CACHE,
     COMMAND,
     LONG_COMMAND,
+    NO_MODEL,
+    NO_MODEL_OPENAI,
     PICTURE,
     PLANNING,
     STEER,
@@ -80,6 +82,7 @@ def todos(*statuses: str) -> Tool:
 
 CLAUDE_SCRIPTS: Mapping[str, Script] = {
     **REFUSALS,
+    "no-model": [NO_MODEL],
     "limited": [Refusal(429, "This request would exceed your account's rate limit.", "rate_limit_error")],
     "hello": HELLO,
     "talk": TALK,
@@ -197,6 +200,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "stop-at-once": Scenario("[[script:slow]] take long", stopped_at_once),
     "resumed": Scenario("[[script:hello]] You were interrupted.", to_its_end, before="killed"),
     "error": Scenario("[[script:error]] fail", to_its_end),
+    "no-model": Scenario("[[script:no-model]] fail", to_its_end),
     "limited": Scenario("[[script:limited]] fail", to_its_end),
     "unauthorised": Scenario("[[script:unauthorised]] fail", to_its_end),
     "approved": Scenario("[[script:touch]] touch it", approved, options=ASKING),
@@ -260,6 +264,7 @@ OPENCODE_SCRIPTS: Mapping[str, Script] = {
         Reply("Touched."),
     ],
     "long": [Reply("Much to read.", (shell(LONG_COMMAND),)), Reply("Read it.")],
+    "no-model": [NO_MODEL_OPENAI],
     "limited": [Refusal(429, "You exceeded your current quota, check your plan.", "insufficient_quota")],
     "delegate": [Reply("Somebody else looks.", (opencode_agent("helper"),)), Reply("They looked.")],
     "helper": [Reply("Looking.", (shell("sleep 61"),)), Reply("I looked around.")],

@@ -17,6 +17,7 @@ from tests.agents.playing import (
     ASKING,
     COMMAND,
     LONG_COMMAND,
+    NO_MODEL,
     PICTURE,
     PLANNING,
     TROUBLE,
@@ -118,6 +119,7 @@ SCRIPTS: Mapping[str, Script] = {
     "error": [Refusal(400, "the scripted model refuses")],
     "unauthorised": [Refusal(401, "invalid x-api-key", "authentication_error")],
     "limited": [Refusal(429, "This would exceed your account's rate limit", "rate_limit_error")],
+    "no-model": [NO_MODEL],
     "touch": [Reply("I need a file.", (bash(ASKED_COMMAND),)), Reply("That was it.")],
     "lay-out": [
         Reply("I plan.", (Tool("Write", {"file_path": PLAN_FILE, "content": "1. Touch asked.txt\n"}),)),
@@ -198,6 +200,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "error": Scenario("[[script:error]] fail", to_its_end),
     "unauthorised": Scenario("[[script:unauthorised]] fail", to_its_end),
     "limited": Scenario("[[script:limited]] fail", to_its_end, codec=impatient),
+    "no-model": Scenario("[[script:no-model]] fail", to_its_end),
     "logged-out": Scenario("[[script:hello]] fail", to_its_end, codec=logged_out),
     "approved": Scenario("[[script:touch]] make a file", approved, options=ASKING),
     "denied": Scenario("[[script:touch]] make a file", denied, options=ASKING),

@@ -16,6 +16,7 @@ from tests.agents.playing import (
     ASKING,
     COMMAND,
     LONG_COMMAND,
+    NO_MODEL_OPENAI,
     PICTURE,
     PLANNING,
     TROUBLE,
@@ -104,6 +105,7 @@ SCRIPTS: Mapping[str, Script] = {
     "error": [Refusal(400, "the scripted model refuses")],
     "unauthorised": [Refusal(401, "Incorrect API key provided", "invalid_api_key")],
     "limited": [Refusal(429, "You exceeded your current quota", "insufficient_quota")],
+    "no-model": [NO_MODEL_OPENAI],
     "touch": [Reply("I need a file.", (shell(ASKED_COMMAND),)), Reply("That was it.")],
     "lay-out": [
         Reply("I plan.\n<proposed_plan>\n1. Touch asked.txt\n</proposed_plan>\n"),
@@ -204,6 +206,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "resumed": Scenario("[[script:hello]] You were interrupted.", to_its_end, before="killed"),
     "error": Scenario("[[script:error]] fail", to_its_end),
     "unauthorised": Scenario("[[script:unauthorised]] fail", to_its_end),
+    "no-model": Scenario("[[script:no-model]] fail", to_its_end),
     "limited": Scenario("[[script:limited]] fail", to_its_end),
     "logged-out": Scenario("[[script:hello]] fail", to_its_end, codec=logged_out),
     "approved": Scenario("[[script:touch]] make a file", approved, options=ASKING),

@@ -18,6 +18,7 @@ from tests.agents.playing import (
     ASKING,
     COMMAND,
     LONG_COMMAND,
+    NO_MODEL_OPENAI,
     PICTURE,
     PLANNING,
     STEER,
@@ -135,6 +136,7 @@ SCRIPTS: Mapping[str, Script] = {
     "error": [Refusal(400, "the scripted model refuses")],
     "overloaded": [Refusal(529, "the scripted model is overloaded", "overloaded_error")],
     "unauthorised": [Refusal(401, "Incorrect API key provided.", "invalid_api_key")],
+    "no-model": [NO_MODEL_OPENAI],
     "limited": [Refusal(429, "You exceeded your current quota, check your plan.", "insufficient_quota")],
 }
 
@@ -215,6 +217,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "resumed": Scenario("[[script:hello]] You were interrupted.", to_its_end, before="killed"),
     "error": Scenario("[[script:error]] fail", to_its_end),
     "unauthorised": Scenario("[[script:unauthorised]] go", to_its_end),
+    "no-model": Scenario("[[script:no-model]] go", to_its_end),
     "limited": Scenario("[[script:limited]] go", to_its_end),
     "approved": Scenario("[[script:wish]] touch it", approved, options=ASKING),
     "denied": Scenario("[[script:wish]] touch it", denied, options=ASKING),

@@ -20,6 +20,7 @@ tools); what they lead to, and the plays, are the same:
 | error | auto | Refusal(400, …) | to_its_end |
 | unauthorised | auto | Refusal(401, …) of the kind that a wrong key gets | to_its_end |
 | limited | auto | Refusal(429, …) of the kind that a spent account gets | to_its_end |
+| no-model | auto | Refusal(404, …) of the kind that an unknown model gets | to_its_end |
 | rate-limited | auto | Refusal(429, …, retry_after=1), for ever | to_its_end |
 | rate-limited-once | auto | the same once, then some words | to_its_end |
 | failing | auto | Refusal(500, …) | to_its_end |
@@ -237,6 +238,11 @@ PIXEL = Path(__file__).with_name("pixel.png")
 
 PICTURE = Scenario("[[script:hello]] what is it?", to_its_end, pictures=(str(PIXEL),), recorded=False)
 
+# Of Anthropic's API, and of OpenAI's.
+NO_MODEL = Refusal(404, "model: claude-none", "not_found_error")
+NO_MODEL_OPENAI = Refusal(
+    404, "The model `gpt-none` does not exist or you do not have access to it.", "invalid_request_error"
+)
 RATE_LIMIT = Refusal(429, "Rate limit reached, try again in 1s", "rate_limit_error", retry_after=1)
 FAILURE = Refusal(500, "Internal server error", "api_error")
 AT_LAST = Reply("Hello at last.")

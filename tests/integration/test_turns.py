@@ -265,6 +265,32 @@ async def test_a_dead_agent_is_resumed_in_the_same_worktree(tmp_path: Path) -> N
         assert await t.forge.file(final.branch, "begun.txt") == "begun"
 
 
+async def test_an_agent_that_is_killed_for_memory_ends_with_what_to_do(tmp_path: Path) -> None:
+    async def eats(agent: ScriptedProcess) -> None:
+        await agent.take()
+        next(iter(t.provider.boxes.values())).starved += 1
+        agent.exit(137)
+
+    async with town(tmp_path, [eats, eats, eats]) as t:
+        await t.say("one")
+        final = await t.after_time(step=1.0)
+        assert final.outcome is Outcome.FAILED and "out of memory" in final.reason
+        assert "SANDPIPER_SANDBOX_MEMORY" in final.mend
+
+
+async def test_a_model_that_the_api_does_not_have_ends_with_those_that_are_known(tmp_path: Path) -> None:
+    async def has_not(agent: ScriptedProcess) -> None:
+        agent.say(models=["small", "large"])
+        await agent.take()
+        agent.say(failed="404 no such model", cause="no_model")
+
+    async with town(tmp_path, [has_not]) as t:
+        await t.say("one", options={"model": "lrge"})
+        final = await t.final()
+        assert final.reason == "404 no such model"
+        assert "`model=`. Did you mean `large`? There is: small, large." in final.mend
+
+
 async def test_an_agent_that_dies_three_times_ends_the_turn_with_its_exit_code(tmp_path: Path) -> None:
     async def dies(agent: ScriptedProcess) -> None:
         await agent.take()

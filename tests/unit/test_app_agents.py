@@ -51,6 +51,19 @@ def test_without_side_tools_an_agent_is_as_it_is(tmp_path: Path, monkeypatch: py
     assert isinstance(agents["claude"], ClaudeCodec)
 
 
+def test_an_agent_knows_where_its_key_was_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = json.dumps({"claude": {"api_key": "k"}, "opencode": {}, "goose": {"command": "goose acp"}})
+    agents, _ = agents_of(settings(tmp_path, monkeypatch, agents=mine, openai_api_key="sk-1"))
+    assert {name: codec.capabilities.credential for name, codec in agents.items()} == {
+        "claude": "api_key of 'claude' in SANDPIPER_AGENTS",
+        "codex": "SANDPIPER_OPENAI_API_KEY",
+        "opencode": "api_key of 'opencode' in SANDPIPER_AGENTS",
+        "goose": "secrets of 'goose' in SANDPIPER_AGENTS",
+    }
+    agents, _ = agents_of(settings(tmp_path, monkeypatch, agents="{}"))
+    assert "SANDPIPER_ANTHROPIC_API_KEY" in agents["claude"].capabilities.credential
+
+
 LOGIN = {"accessToken": "sk-ant-oat01-a", "refreshToken": "sk-ant-ort01-r", "expiresAt": 1}
 
 

@@ -73,6 +73,16 @@ def test_limits_are_written_as_version_1_reads_them(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(("version", "file"), [(1, "memory.oom_control"), (2, "memory.events")])
+def test_who_was_killed_for_memory_is_counted_by_the_kernel(tmp_path: Path, version: int, file: str) -> None:
+    groups = Groups(ALL, {"memory": Hierarchy(version, tmp_path), "": Hierarchy(2, tmp_path)})
+    assert groups.memory_kills("box") == 0
+    (tmp_path / "box").mkdir()
+    (tmp_path / "box" / file).write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert groups.memory_kills("box") == 2
+    assert Groups(Limits(pids=1), {"": Hierarchy(2, tmp_path)}).memory_kills("box") == 0
+
+
 def test_only_what_is_limited_needs_a_group(tmp_path: Path) -> None:
     assert Groups(Limits(), {"": Hierarchy(2, tmp_path)}).of("box") == ()
 

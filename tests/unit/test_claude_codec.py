@@ -169,7 +169,7 @@ def test_a_refused_call_of_the_model_says_success_and_is_an_error() -> None:
         ("rate_limit", "API Error: Request rejected (429)", Cause.LIMIT),
         ("overloaded", "API Error: 529 Overloaded", Cause.MODEL),
         ("server_error", "API Error: 500 boom", Cause.MODEL),
-        ("model_not_found", "There is no such model", Cause.MODEL),
+        ("model_not_found", "There is no such model", Cause.NO_MODEL),
         ("invalid_request", "API Error: 400", Cause.MODEL),
         ("from_tomorrow", "API Error: 418", Cause.MODEL),
         ("", "It broke", Cause.UNKNOWN),
@@ -208,7 +208,7 @@ def test_a_credential_that_is_refused_twice_is_not_tried_ten_times() -> None:
     ended = talk.hears(aborted, lifecycle(FIRST, "cancelled")).completed
     assert ended is not None
     assert (ended.reason, ended.cause) == (StopReason.ERROR, Cause.LOGIN)
-    assert "401" in ended.error and "SANDPIPER_ANTHROPIC_API_KEY" in ended.error
+    assert "401" in ended.error
 
 
 def test_a_conversation_that_is_gone_is_told_apart() -> None:
@@ -233,11 +233,10 @@ def test_a_round_that_failed_by_throwing_settles_its_prompts() -> None:
         'API Error: 401 {"type":"error","error":{"type":"authentication_error"}}',
     ],
 )
-def test_a_credential_that_is_missing_or_wrong_is_named_by_its_setting(words: str) -> None:
+def test_a_credential_that_is_missing_or_wrong_is_told_apart(words: str) -> None:
     ended = started().hears(result(words, is_error=True), lifecycle(FIRST, "completed")).completed
     assert ended is not None
-    assert ended.error.startswith(words)
-    assert "SANDPIPER_ANTHROPIC_API_KEY" in ended.error
+    assert (ended.error, ended.cause) == (words, Cause.LOGIN)
 
 
 @pytest.mark.parametrize("fate", ["cancelled", "discarded", "refused"])

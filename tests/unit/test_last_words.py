@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.last_words import KEPT_BYTES, SHOWN_CHARS, LastWords, not_started
+from bot.failures import not_started
+from bot.last_words import KEPT_BYTES, SHOWN_CHARS, LastWords
 
 TOKEN = "ghp_" + "16C7e42F292c6912E7710c838347Ae178B4a"
 BODY = "\n".join(["MIIEpAIBAAKCAQEA1234567890abcdefMIIEpAIBAAKCAQEA1234567890abcdef"] * 24 + ["ab3d=="])

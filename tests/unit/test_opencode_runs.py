@@ -334,7 +334,7 @@ def test_the_death_of_the_process_is_the_drivers_to_tell() -> None:
         (failure("Your credit balance is too low", statusCode=400), Cause.LIMIT),
         (failure("no such parameter", statusCode=400), Cause.MODEL),
         (failure("too long", "ContextOverflowError"), Cause.MODEL),
-        (failure("ProviderModelNotFoundError: lab/x", "UnknownError"), Cause.MODEL),
+        (failure("ProviderModelNotFoundError: lab/x", "UnknownError"), Cause.NO_MODEL),
         (failure("ENOENT: boom\n    at a.js:1", "UnknownError"), Cause.UNKNOWN),
         (event("session.error", error="odd"), Cause.UNKNOWN),
     ],

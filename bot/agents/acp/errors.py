@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 
+from bot.agents.causes import NO_MODEL
 from bot.agents.wire import Frame, part, string
 from bot.events import Cause
 
@@ -47,4 +48,6 @@ def cause_of(error: Frame) -> Cause:
     # A spent account is often told with the words for a wrong key around it, hence this order.
     if _LIMIT.search(said):
         return Cause.LIMIT
-    return Cause.LOGIN if _LOGIN.search(said) else Cause.MODEL
+    if _LOGIN.search(said):
+        return Cause.LOGIN
+    return Cause.NO_MODEL if NO_MODEL.search(said) else Cause.MODEL

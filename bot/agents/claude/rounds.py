@@ -32,10 +32,6 @@ from bot.events import Cause, Completed, StopReason, Usage
 
 SETTLED = frozenset({"completed", "cancelled", "discarded", "refused"})
 
-SET_A_KEY = (
-    "The operator can set SANDPIPER_ANTHROPIC_API_KEY or SANDPIPER_ANTHROPIC_AUTH_TOKEN, and start me again."
-)
-
 # `error` of Claude's own messages and of `api_retry`.
 _CAUSES = {
     "authentication_failed": Cause.LOGIN,
@@ -48,7 +44,7 @@ _CAUSES = {
     "overloaded": Cause.MODEL,
     "invalid_request": Cause.MODEL,
     "max_output_tokens": Cause.MODEL,
-    "model_not_found": Cause.MODEL,
+    "model_not_found": Cause.NO_MODEL,
     "server_error": Cause.MODEL,
     "unknown": Cause.MODEL,
 }
@@ -114,14 +110,12 @@ class Rounds:
         if state.over:
             return True  # of a round that Claude began by itself: nobody waits for it
         if state.refused:
-            state.result = Result(StopReason.ERROR, "", f"{state.refused}\n{SET_A_KEY}", Cause.LOGIN)
+            state.result = Result(StopReason.ERROR, "", state.refused, Cause.LOGIN)
         elif string(told, "terminal_reason").startswith("aborted"):
             state.result = Result(StopReason.CANCELLED, "", "")
         elif failed:
             reason = text or token(told, "terminal_reason") or "Claude failed without saying why."
-            cause = self._cause(reason)
-            mend = f"\n{SET_A_KEY}" if cause is Cause.LOGIN else ""
-            state.result = Result(StopReason.ERROR, "", reason + mend, cause)
+            state.result = Result(StopReason.ERROR, "", reason, self._cause(reason))
         else:
             state.result = Result(StopReason.END, text, "")
         state.failing = ""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
+from bot.agents.causes import NO_MODEL
 from bot.agents.wire import Frame, frame, part, string
 from bot.events import Cause
-
-SET_A_KEY = "The operator can set SANDPIPER_OPENAI_API_KEY, and start me again."
 
 _CAUSES = {
     "unauthorized": Cause.LOGIN,
@@ -30,7 +29,7 @@ def describe(error: Frame, *, resuming: bool = False) -> tuple[str, Cause]:
     if resuming and _NO_CONVERSATION.search(message):
         return message, Cause.RESUME
     cause = Cause.LOGIN if _NO_KEY.search(message) else _cause(error)
-    return f"{message}\n{SET_A_KEY}" if cause is Cause.LOGIN else message, cause
+    return message, Cause.NO_MODEL if cause is Cause.MODEL and NO_MODEL.search(message) else cause
 
 
 def http_status(error: Frame) -> int:

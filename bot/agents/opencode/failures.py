@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from bot.agents.causes import NO_MODEL
 from bot.agents.opencode.state import Failure
 from bot.agents.opencode.turn import Turn
 from bot.agents.wire import RESULT_BYTES, SUBJECT_CHARS, Frame, number, one_line, part, string
@@ -16,7 +17,8 @@ _NO_CREDENTIAL = re.compile(
 )
 _SPENT = re.compile(r"quota|billing|credit balance|usage limit|payment required", re.IGNORECASE)
 _RATE = re.compile(r"rate.?limit|too many requests|tokens per min", re.IGNORECASE)
-_NO_MODEL = re.compile(r"ModelNotFound|Model not found|ProviderNotFound|ProviderInitError", re.IGNORECASE)
+_NO_PROVIDER = re.compile(r"ModelNotFound|Model not found|ProviderNotFound|ProviderInitError", re.IGNORECASE)
+_NOT_HAD = re.compile(r"ModelNotFound|Model not found|ProviderNotFound", re.IGNORECASE)
 _STACK = "\n    at "
 
 
@@ -75,14 +77,16 @@ def reason(error: Frame, *, has_key: bool) -> tuple[str, Cause]:
     name, data = string(error, "name"), part(error, "data")
     code = number(data, "statusCode")
     text = string(data, "message").partition(_STACK)[0].strip() or name or "OpenCode did not say why."
-    no_model = bool(_NO_MODEL.search(text))
+    no_provider = bool(_NO_PROVIDER.search(text))
     if name == "ProviderAuthError" or code in (401, 403) or (not code and _NO_CREDENTIAL.search(text)):
         cause = Cause.LOGIN
     elif code in (402, 429) or (name == "APIError" and (_SPENT.search(text) or _RATE.search(text))):
         cause = Cause.LIMIT
-    elif no_model and not has_key:  # without a credential its provider is not there at all
+    elif no_provider and not has_key:  # without a credential its provider is not there at all
         cause = Cause.LOGIN
-    elif name in ("UnknownError", "MessageAbortedError", "") and not no_model:
+    elif _NOT_HAD.search(text) or NO_MODEL.search(text):
+        cause = Cause.NO_MODEL
+    elif name in ("UnknownError", "MessageAbortedError", "") and not no_provider:
         cause = Cause.UNKNOWN
     else:
         cause = Cause.MODEL

@@ -53,7 +53,7 @@ UNSEEN = {"acp-opencode": "over ACP it tells nothing of a sub-agent, and does no
 
 ALWAYS = frozenset({"tools", "steer", "stop", "stop-waiting", "stop-at-once", "error"})
 ALWAYS |= {"garbage", "half-a-line", "long"}
-OF_A_MODEL = frozenset({"steer-last", "picture", "unauthorised", "logged-out", "limited"})
+OF_A_MODEL = frozenset({"steer-last", "picture", "unauthorised", "logged-out", "limited", "no-model"})
 OF_A_MODEL |= {"rate-limited", "rate-limited-once", "failing", "failing-once"}
 OF_A_MODEL |= {"delegated", "steer-delegated"}
 
@@ -407,6 +407,7 @@ async def test_garbage_on_its_stdout(rig: Rig, model: ModelServer, place: Place)
             "unauthorised": Cause.LOGIN,
             "logged-out": Cause.LOGIN,
             "limited": Cause.LIMIT,
+            "no-model": Cause.NO_MODEL,
             "rate-limited": Cause.LIMIT,
             "failing": Cause.MODEL,
         }.items()

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from bot.agents.codec import Codec, Permissions, Prompt, Task, more_careful
 from bot.agents.registry import find
-from bot.conversation import Conversation, memory_of, prompt_key, record_of
+from bot.attachments import Attachments
+from bot.conversation import Conversation, prompt_key
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.endings import Endings
 from bot.errors import LeaseLost, ProcessGone, SandpiperError, StoreUnavailable
@@ -20,6 +22,7 @@ from bot.patience import patiently
 from bot.ports import Clock, Process, Store, Surface
 from bot.preparation import Box, Preparation
 from bot.prompts import first_prompt, next_prompt, resumed_prompt
+from bot.records import memory_of, record_of
 from bot.sandboxes import Sandboxes
 from bot.sharing import Sharing, nobody_waits
 from bot.workspace import Workspaces
@@ -46,6 +49,7 @@ class Attempts:
         deadlines: Deadlines,
         *,
         orphan_after: float,
+        scratch: Path,
         permissions: Permissions = Permissions.AUTO,
     ) -> None:
         self._store = store
@@ -60,6 +64,7 @@ class Attempts:
         self._deadlines = deadlines
         self._orphan_after = orphan_after
         self._permissions = permissions
+        self._scratch = scratch
 
     async def converse(self, driver: Driver, box: Box) -> Box:
         """Talk with the agent until it is done; when its process dies, resume it. Returns where it ended: a
@@ -108,11 +113,19 @@ class Attempts:
     async def _attempt(self, driver: Driver, codec: Codec, box: Box) -> None:
         memory = self._memory(driver, codec, box)
         launch = codec.launch(self._task(driver, codec, box, memory))
-        process = await driver.within(
-            "prepare", self._deadlines.prepare, self._attach_or_spawn(driver, codec, launch, memory, box)
-        )
+        attachments = Attachments(self._surfaces, box.sandbox, self._clock, self._scratch)
+        starting = self._attach_or_spawn(driver, codec, launch, memory, box, attachments)
+        process = await driver.within("prepare", self._deadlines.prepare, starting)
         conversation = Conversation(
-            driver, codec, launch, process, box.sandbox, self._workspaces, self._sharing, self._deadlines
+            driver,
+            codec,
+            launch,
+            process,
+            box.sandbox,
+            self._workspaces,
+            self._sharing,
+            attachments,
+            self._deadlines,
         )
         try:
             await conversation.hold()
@@ -129,7 +142,13 @@ class Attempts:
         await self._sharing.end(driver, box.sandbox)
 
     async def _attach_or_spawn(
-        self, driver: Driver, codec: Codec, launch: Launch, memory: Memory, box: Box
+        self,
+        driver: Driver,
+        codec: Codec,
+        launch: Launch,
+        memory: Memory,
+        box: Box,
+        attachments: Attachments,
     ) -> Process:
         """The agent's process of this attempt: attached when it runs already, else started."""
         turn = driver.turn
@@ -144,7 +163,14 @@ class Attempts:
         if not turn.codec_state:
             # Read at the last moment: until here people could still edit and delete.
             inputs = await self._unsaid(driver, memory)
-            step = codec.begin(self._task(driver, codec, box, memory, inputs, remarks, past))
+            while attachments.missing(inputs):
+                await driver.phase("files", "Bringing in what people attached")
+                for trouble in (await attachments.bring(inputs)).trouble:
+                    await driver.notice(trouble)
+                inputs = await self._unsaid(driver, memory)
+            pictures = attachments.pictures(inputs) if codec.capabilities.images else ()
+            given = attachments.told(inputs)
+            step = codec.begin(self._task(driver, codec, box, memory, given, remarks, past, pictures))
             record = record_of(step)
             await driver.record(replace(record, memory=memory_of(step, codec, box.sandbox)))
             if past:
@@ -198,6 +224,7 @@ class Attempts:
         inputs: Sequence[Input] = (),
         remarks: Sequence[Remark] = (),
         past: Sequence[Past] = (),
+        pictures: tuple[str, ...] = (),
     ) -> Task:
         turn, session = driver.turn, driver.session
         if not memory.token:
@@ -207,8 +234,9 @@ class Attempts:
             text = resumed_prompt(inputs)
         else:
             text = next_prompt(box.place, inputs)
+        ids = tuple(item.id for item in inputs)
         return Task(
-            Prompt(prompt_key(turn.id, turn.attempt, "first"), text, tuple(item.id for item in inputs)),
+            Prompt(prompt_key(turn.id, turn.attempt, "first"), text, ids, pictures),
             cwd=box.place.directory,
             home=box.sandbox.home,
             model=session.model,

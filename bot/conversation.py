@@ -22,6 +22,7 @@ from bot.agents.codec import (
     Step,
 )
 from bot.approvals import answer_of, asked, settled, withdrawn
+from bot.attachments import Attachments, AttachmentsBrought
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.errors import (
     DeadlinePassed,
@@ -32,7 +33,6 @@ from bot.errors import (
     StaleFence,
 )
 from bot.events import (
-    AgentStarted,
     Cause,
     Completed,
     Event,
@@ -47,10 +47,11 @@ from bot.events import (
 from bot.failures import AgentDied, AgentFailed, mend_of, not_started
 from bot.feed import STDERR, STDOUT, Broke, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, denied
 from bot.last_words import KEPT_BYTES, LastWords
-from bot.models import DeniedHost, Inbox, Input, Launch, Memory, Offers, Record
+from bot.models import DeniedHost, Inbox, Input, Launch, Record
 from bot.patience import patiently
 from bot.ports import Process, Sandbox
 from bot.prompts import finish_up, said
+from bot.records import memory_of, offers_of, record_of
 from bot.sharing import ShareOutcome, Sharing
 from bot.workspace import Workspaces
 
@@ -78,6 +79,7 @@ class Conversation:
         sandbox: Sandbox,
         workspaces: Workspaces,
         sharing: Sharing,
+        attachments: Attachments,
         deadlines: Deadlines,
     ) -> None:
         self._driver = driver
@@ -86,6 +88,8 @@ class Conversation:
         self._sandbox = sandbox
         self._workspaces = workspaces
         self._sharing = sharing
+        self._attachments = attachments
+        self._fetching = False
         self._deadlines = deadlines
         self._lines = LineBuffer(offset=driver.turn.out_offset)
         # Read again after a restart, so that the cause of a death that was said before is still known.
@@ -169,6 +173,11 @@ class Conversation:
                 await self._tell_denied()
                 if any(deadline <= self._driver.clock.now() for deadline in self._asking.values()):
                     await self._driver.store.expire_asks(self._driver.turn.id, self._driver.fence)
+            case AttachmentsBrought(trouble=trouble):
+                self._fetching = False
+                for line in trouble:
+                    await self._driver.notice(line)
+                await self._take_in(await self._driver.store.inbox(self._driver.turn.id), feed)
             case ShareOutcome(offer=offer, done=done, text=text, told=told):
                 answer = Answered(offer.id, told if done else "", told)
                 await self._step(answer, events=(Shared(offer.id, text, done),))
@@ -234,7 +243,11 @@ class Conversation:
                 told = answer_of(ask, self._deadlines.approval)
                 await self._step(told, events=(settled(ask),), told=(ask.id,))
                 self._asking.pop(ask.name, None)
-            if inbox.inputs:
+            if self._attachments.missing(inbox.inputs):  # what came with them first, beside all else
+                if not self._fetching:
+                    self._fetching = True
+                    feed.beside(self._attachments.bring(inbox.inputs))
+            elif inbox.inputs:
                 await self._steer(inbox.inputs)
 
     async def _steer(self, inputs: Sequence[Input]) -> None:
@@ -242,7 +255,11 @@ class Conversation:
         ids = tuple(item.id for item in inputs)
         key = prompt_key(turn.id, turn.attempt, ",".join(map(str, ids)))
         events = tuple(Steered(item.author.name, item.text) for item in inputs)
-        await self._step(Steer(Prompt(key, said(inputs), ids)), events=events)
+        prompt = Prompt(key, said(self._attachments.told(inputs)), ids, self._pictures(inputs))
+        await self._step(Steer(prompt), events=events)
+
+    def _pictures(self, inputs: Sequence[Input]) -> tuple[str, ...]:
+        return self._attachments.pictures(inputs) if self._codec.capabilities.images else ()
 
     async def _step(
         self,
@@ -353,40 +370,3 @@ def not_allowed(denied_host: DeniedHost) -> str:
     if not denied_host.setting:
         way = "It is no public address, and no setting would let it through"
     return f"Not allowed: {denied_host.host}. {way}."
-
-
-def memory_of(step: Step, codec: Codec, sandbox: Sandbox) -> Memory | None:
-    """What a step tells of the agent's memory; None: nothing new."""
-    if not step.resume_token:
-        return None
-    started = [event for event in step.events if isinstance(event, AgentStarted)]
-    version = started[-1].version if started else ""
-    return Memory(step.resume_token, codec.name, version, sandbox.id)
-
-
-def offers_of(step: Step, codec: Codec) -> Offers | None:
-    """What a step tells of what can be chosen; None: nothing."""
-    if step.offered is None:
-        return None
-    return Offers(codec.name, codec.capabilities.version, step.offered)
-
-
-def record_of(
-    step: Step,
-    *,
-    events: tuple[Event, ...] = (),
-    out_offset: int | None = None,
-    asked_to_commit: bool | None = None,
-) -> Record:
-    """A codec's step as one transaction's worth of changes."""
-    said = (step.completed,) if step.completed is not None and step.completed not in step.events else ()
-    return Record(
-        events=(*events, *step.events, *said),
-        out_offset=out_offset,
-        codec_state=step.state,
-        stdin=step.write,
-        written=step.written,
-        consumed=step.consumed,
-        deferred=step.deferred,
-        asked_to_commit=asked_to_commit,
-    )

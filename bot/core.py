@@ -103,6 +103,7 @@ class Core:
             clock,
             policy.deadlines,
             orphan_after=policy.orphan_after,
+            scratch=scratch,
             permissions=policy.permissions,
         )
         self.turns = Turns(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from bot.attachments import AttachmentsBrought
 from bot.driver import Deadlines
 from bot.errors import ProcessGone, SandboxError, SandboxGone, SandboxNotRunning, SandboxUnreachable
 from bot.models import DeniedHost
@@ -67,7 +68,7 @@ class Broke:
     error: Exception
 
 
-Item = Output | Ended | Rung | Late | Tick | Lost | ShareOutcome | Broke
+Item = Output | Ended | Rung | Late | Tick | Lost | ShareOutcome | AttachmentsBrought | Broke
 
 
 class Feed:

@@ -113,6 +113,16 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that came with a message. id: the surface's own. type: its media type. size: bytes."""
+
+    id: str
+    name: str
+    type: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """What somebody said to us, parsed at the edge.
 
@@ -146,6 +156,7 @@ class Message:
     revises: str = ""
     withdrawn: bool = False
     private: str = ""
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +335,7 @@ class NewInput:
     background: str = ""
     mode: Mode = Mode.STEER
     choice: Choice = Choice()
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +354,7 @@ class Input:
     turn: int | None
     thread: ThreadKey
     choice: Choice = Choice()
+    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

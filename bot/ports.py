@@ -10,6 +10,7 @@ from bot.models import (
     Admitted,
     Ask,
     AskOutcome,
+    Attachment,
     Caps,
     Chunk,
     Claim,
@@ -97,6 +98,10 @@ class Surface(Protocol):
 
     async def send(self, item: OutboxItem) -> MessageRef | None:
         """Say it. Marked, so that `find` sees it later. Raises SurfaceBusy, SurfaceError."""
+        ...
+
+    async def fetch(self, file: Attachment, to: Path) -> None:
+        """A copy of what somebody attached to a message. Raises SurfaceBusy, SurfaceError (FileRefused)."""
         ...
 
     async def find(self, item: OutboxItem) -> MessageRef | None:

@@ -242,7 +242,7 @@ class Sessions:
             return "withdrawn" if message.withdrawn else "revised"
         if message.withdrawn or await self._store.open_turn(session.id) is None:
             return "ignored: the agent has it already"
-        correction = replace(_input(message), text=edited(message.text))
+        correction = replace(_input(message), text=edited(message.text), attachments=())
         admitted: Admitted = await self._store.admit(session.id, correction, message.thread)
         return admitted.disposition.value
 
@@ -256,6 +256,7 @@ def _input(message: Message) -> NewInput:
         ref=message.ref,
         background=message.background,
         mode=message.mode,
+        attachments=message.attachments,
     )
 
 

@@ -103,8 +103,13 @@ def text_of(data: bytes) -> str | None:
 
 
 def shown_name(file: SharedFile) -> str:
-    """What a file is called in a thread: one name and no path, all of it to be seen, on one line."""
-    seen = UNSEEN.sub("", plain(file.name)).replace("\\", "/")
+    """What a file is called in a thread."""
+    return fit_name(file.name)
+
+
+def fit_name(name: str) -> str:
+    """One name and no path, all of it to be seen, on one line."""
+    seen = UNSEEN.sub("", plain(name)).replace("\\", "/")
     name = " ".join(PurePosixPath(seen).name.split())
     if not name.strip("."):
         return "file"

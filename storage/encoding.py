@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 from pydantic_core import PydanticSerializationError
 
 from bot.events import Event
-from bot.models import Choice, Final, MessageRef, Offered, Saying
+from bot.models import Attachment, Choice, Final, MessageRef, Offered, Saying
 
 T = TypeVar("T")
 
@@ -17,6 +17,7 @@ EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="ty
 SAYING: TypeAdapter[Saying] = TypeAdapter(Saying)
 FINAL: TypeAdapter[Final] = TypeAdapter(Final)
 CHOICE: TypeAdapter[Choice] = TypeAdapter(Choice)
+ATTACHMENTS: TypeAdapter[tuple[Attachment, ...]] = TypeAdapter(tuple[Attachment, ...])
 OFFERED: TypeAdapter[Offered] = TypeAdapter(Offered)
 REF: TypeAdapter[MessageRef] = TypeAdapter(MessageRef)
 

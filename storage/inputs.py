@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bot.models import Choice, Fate, Identity, Input, Mark, Mode, NewInput, Saying, SayingKind, ThreadKey
 from storage import outbox, sessions
 from storage.database import Row, Tx
-from storage.encoding import CHOICE, REF, dump, dump_optional, load, load_optional
+from storage.encoding import ATTACHMENTS, CHOICE, REF, dump, dump_optional, load, load_optional
 
 
 def add(
@@ -17,8 +17,8 @@ def add(
     return _input(
         tx.single(
             "INSERT INTO inputs (session, message_key, surface, tenant, account, name, sent, text, ref,"
-            " background, mode, fate, turn, opening, thread, choice, at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?) RETURNING *",
+            " background, mode, fate, turn, opening, thread, choice, attached, at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?) RETURNING *",
             session,
             new.message_key,
             new.author.surface,
@@ -34,6 +34,7 @@ def add(
             int(opening),
             str(thread),
             dump(CHOICE, new.choice) if new.choice else "",
+            dump(ATTACHMENTS, new.attachments) if new.attachments else "",
             tx.now,
         )
     )
@@ -191,4 +192,5 @@ def _input(row: Row) -> Input:
         turn=row["turn"],
         thread=ThreadKey.parse(row["thread"]),
         choice=load(CHOICE, row["choice"]) if row["choice"] else Choice(),
+        attachments=load(ATTACHMENTS, row["attached"]) if row["attached"] else (),
     )

@@ -25,7 +25,15 @@ from bot.agents.codec import (
     Task,
 )
 from bot.agents.wire import to_line
-from bot.errors import InputGap, ProcessGone, RepositoryUnknown, SandboxGone, SandboxUnreachable, SurfaceBusy
+from bot.errors import (
+    FileRefused,
+    InputGap,
+    ProcessGone,
+    RepositoryUnknown,
+    SandboxGone,
+    SandboxUnreachable,
+    SurfaceBusy,
+)
 from bot.events import (
     AgentStarted,
     ApprovalAsked,
@@ -38,6 +46,7 @@ from bot.events import (
     Unknown,
 )
 from bot.models import (
+    Attachment,
     Chunk,
     CodeBundle,
     Delivery,
@@ -121,6 +130,9 @@ class MemorySurface:
     outsiders: set[str] = field(default_factory=set)
     busy: int = 0
     deaf: int = 0
+    uploads: dict[str, bytes] = field(default_factory=dict)  # what people attach, by id
+    holding: asyncio.Event | None = None  # `fetch` then waits for it
+    fetched: asyncio.Event = field(default_factory=asyncio.Event)
     slow: asyncio.Event | None = None  # `remarks` then waits for it
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -156,6 +168,14 @@ class MemorySurface:
             self.deaf -= 1
             raise SurfaceBusy("the answer got lost", 1.0)
         return MessageRef(self.name, item.saying.thread.scope, f"post-{len(self.said)}")
+
+    async def fetch(self, file: Attachment, to: Path) -> None:
+        self.fetched.set()
+        if self.holding is not None:
+            await self.holding.wait()
+        if file.id not in self.uploads:
+            raise FileRefused("It was deleted.")
+        to.write_bytes(self.uploads[file.id])
 
     async def find(self, item: OutboxItem) -> MessageRef | None:
         for index, known in enumerate(self.said):
@@ -320,6 +340,7 @@ class LineCodec:
 
     def begin(self, task: Task) -> Step:
         said = {"prompt": task.prompt.text, "key": task.prompt.key, "resume": task.resume_token}
+        said["pictures"] = " ".join(task.prompt.images)
         line = json.dumps({**said, "permissions": task.permissions})
         asked = {task.prompt.key: list(task.prompt.inputs)}
         return Step({"asked": asked}, write=line.encode() + b"\n", written=task.prompt.inputs)
@@ -328,7 +349,8 @@ class LineCodec:
         asked = dict(state["asked"])  # type: ignore[call-overload]
         match happening:
             case Steer(prompt=prompt):
-                line = json.dumps({"prompt": prompt.text, "key": prompt.key}).encode() + b"\n"
+                said = {"prompt": prompt.text, "key": prompt.key, "pictures": " ".join(prompt.images)}
+                line = json.dumps(said).encode() + b"\n"
                 asked[prompt.key] = list(prompt.inputs)
                 return Step({"asked": asked}, write=line, written=prompt.inputs)
             case Interrupt():

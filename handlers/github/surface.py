@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from github import Github
@@ -15,8 +16,9 @@ from github.IssueComment import IssueComment
 from github.NamedUser import NamedUser
 from github.Organization import Organization
 
-from bot.errors import ForgeError, SurfaceBusy, SurfaceError
+from bot.errors import FileRefused, ForgeError, SurfaceBusy, SurfaceError
 from bot.models import (
+    Attachment,
     Delivery,
     Identity,
     Mark,
@@ -143,6 +145,10 @@ class GitHubSurface:
             int(thread.scope), lambda github: _issue_of(github, thread).create_comment(body)
         )
         return self._ref(thread, made)
+
+    async def fetch(self, file: Attachment, to: Path) -> None:
+        """On GitHub pictures are links in the text."""
+        raise FileRefused("GitHub's messages carry no files.")
 
     async def find(self, item: OutboxItem) -> MessageRef | None:
         if item.saying.kind in (SayingKind.RECEIPT, SayingKind.ASKED):

@@ -6,8 +6,9 @@ Tests and the playground's page play the people through SlackPlayground.
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Self, TypeVar
 
 from starlette.applications import Starlette
@@ -170,8 +171,15 @@ class SlackPlayground:
 
     # What people do.
 
-    def post(self, user: str, channel: str, text: str, thread_ts: str | None = None) -> str:
-        """Write a message as a person types it (`@sandpiper do this`) and give its ts.
+    def post(
+        self,
+        user: str,
+        channel: str,
+        text: str,
+        thread_ts: str | None = None,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> str:
+        """Write a message as a person types it (`@sandpiper do this`), with files, and give its ts.
 
         A user that is a bot, but not ours, posts as the bots of other apps do.
         """
@@ -187,6 +195,8 @@ class SlackPlayground:
             blocks=rich_text_of(wire_text),
             bot_id=bot_id,
             client_msg_id=None if bot_id else new_client_msg_id(),
+            files=[self._files.attach(user, name, data) for name, data in files.items()],
+            subtype="file_share" if files else None,
         )
         return self._actions.post(message).ts
 

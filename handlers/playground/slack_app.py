@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
@@ -26,13 +26,25 @@ from handlers.playground.slack_sockets import Sockets
 from handlers.playground.slack_state import Json, SlackError, Workspace
 
 SCOPES = (
-    *("app_mentions:read", "chat:write", "commands", "files:write", "reactions:write", "users:read"),
+    *(
+        "app_mentions:read",
+        "chat:write",
+        "commands",
+        "files:read",
+        "files:write",
+        "reactions:write",
+        "users:read",
+    ),
     *("channels:history", "groups:history", "im:history", "mpim:history"),
     *("channels:read", "groups:read", "im:read", "mpim:read"),
 )
 UPLOAD = "upload"  # not a method of Slack's, but what the upload of a file is called here
 
-_NEEDED = {"files.getUploadURLExternal": "files:write", "files.completeUploadExternal": "files:write"}
+_NEEDED = {
+    "files.getUploadURLExternal": "files:write",
+    "files.completeUploadExternal": "files:write",
+    "files.info": "files:read",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,8 @@ class SlackApp:
             routes=[
                 Route("/api/{method}", self._call, methods=["GET", "POST"]),
                 Route("/upload/v1/{ticket}", self._upload, methods=["POST"]),
+                Route("/files-pri/{id}/{name}", self._file),
+                Route("/signin", self._sign_in),
                 Route("/responses/{ticket}", self._respond, methods=["POST"]),
                 WebSocketRoute("/socket", self._socket),
             ]
@@ -122,6 +136,18 @@ class SlackApp:
             return {}
 
         return await self._meet(request, UPLOAD, {"ticket": ticket, "bytes": len(data)}, take)
+
+    async def _file(self, request: Request) -> Response:
+        """A file that a person attached, for whose token may read it; others are sent to sign in."""
+        file = self._api.files.get(request.path_params["id"])
+        if file is None or file.data is None:
+            return PlainTextResponse("not found", 404)
+        if _token(request, {}) != self._bot_token or "files:read" not in self._scopes:
+            return RedirectResponse(f"{self._url()}/signin?redir={request.url.path}", 302)
+        return Response(file.data, media_type=file.picture or "application/octet-stream")
+
+    async def _sign_in(self, request: Request) -> Response:
+        return HTMLResponse("<!DOCTYPE html><title>Sign in</title>")
 
     async def _meet(
         self, request: Request, method: str, arguments: Json, act: Callable[[], Json]

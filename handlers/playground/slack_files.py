@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from handlers.playground.slack_actions import Actions
 from handlers.playground.slack_content import read_content, structured
@@ -40,6 +41,7 @@ class File:
     title: str = ""
     data: bytes | None = None
     shared: bool = False
+    user: str = ""  # whose it is, "": the app's
 
     @property
     def picture(self) -> str:
@@ -73,12 +75,20 @@ class Files:
         self.methods: dict[str, Callable[[Json], Json]] = {
             "files.getUploadURLExternal": self._get_upload_url,
             "files.completeUploadExternal": self._complete_upload,
+            "files.info": self._info,
         }
 
     def get(self, id: str) -> File | None:
         """A file that was shared and is still kept."""
         file = self._files.get(id)
         return file if file is not None and file.shared else None
+
+    def attach(self, user: str, name: str, data: bytes) -> Json:
+        """A person's own file, as it stands in their message."""
+        file = File("F" + secrets.token_hex(5).upper(), name, len(data), "", name, data, True, user)
+        self._files[file.id] = file
+        self._make_room()
+        return self._json(file)
 
     def take(self, ticket: str, data: bytes) -> None:
         """What is posted to an address that was given."""
@@ -110,6 +120,12 @@ class Files:
         for file in files:
             file.shared = True
         return {"files": [self._json(file) | {"shares": {}} for file in files]}
+
+    def _info(self, arguments: Json) -> Json:
+        file = self.get(str(arguments.get("file") or ""))
+        if file is None:
+            raise SlackError("file_not_found")
+        return {"file": self._json(file)}
 
     def _uploaded(self, given: Json) -> File:
         file = self._files.get(str(given.get("id") or ""))
@@ -160,9 +176,14 @@ class Files:
             "mimetype": file.picture,
             "filetype": "",
             "size": file.length,
-            "user": self._workspace.bot.id,
+            "user": file.user or self._workspace.bot.id,
             "mode": "hosted",
+            "url_private": self._private(file),
+            "url_private_download": self._private(file),
         }
+
+    def _private(self, file: File) -> str:
+        return f"{self._url()}/files-pri/{file.id}/{quote(file.name, safe='')}"
 
     def _make_room(self) -> None:
         kept = [file for file in self._files.values() if file.data is not None]

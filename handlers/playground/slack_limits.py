@@ -62,6 +62,7 @@ DEFAULT_RATES: Rates = {
     "conversations.replies": (TIER_3,),
     "files.completeUploadExternal": (TIER_4,),
     "files.getUploadURLExternal": (TIER_4,),
+    "files.info": (TIER_4,),
     "reactions.add": (TIER_3,),
     "reactions.remove": (TIER_2,),
     "team.info": (TIER_3,),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from bot.errors import Undecodable
-from bot.models import Delivery, Identity, Message, MessageRef, ThreadKey, Verb
+from bot.models import Attachment, Delivery, Identity, Message, MessageRef, ThreadKey, Verb
 from handlers.commands import Words, parse_words
 from handlers.slack.ids import (
     ACTION,
@@ -135,6 +135,7 @@ class _Reading:
             verb=words.verb,
             mode=words.mode,
             options=words.options,
+            attachments=() if words.verb else _attached(event),
         )
 
     def _changed(self, event: Json) -> tuple[Message, ...]:
@@ -231,11 +232,24 @@ def _clicked(action: str, value: str) -> tuple[Verb, Mapping[str, str]]:
 
 
 def _with_files(text: str, event: Json) -> str:
-    """Files stay in Slack; their names at least are told, so that nobody thinks they were read."""
-    files = event.get("files")
-    names = [_text(_object(file), "name") or "a file" for file in files] if isinstance(files, list) else []
-    note = f"(attached in Slack, not passed on: {', '.join(names[:10])})" if names else ""
+    """A message may be nothing but a file."""
+    names = [file.name for file in _attached(event)]
+    note = f"(with {', '.join(names[:10])}{', …' if names[10:] else ''})" if names else ""
     return "\n".join(part for part in (text, note) if part)
+
+
+def _attached(event: Json) -> tuple[Attachment, ...]:
+    files = event.get("files")
+    return tuple(
+        Attachment(
+            _text(file, "id"),
+            _text(file, "name") or _text(file, "title") or "a file",
+            _text(file, "mimetype"),
+            size if isinstance(size := file.get("size"), int) else 0,
+        )
+        for file in map(_object, files if isinstance(files, list) else ())
+        if _text(file, "id")
+    )
 
 
 def _by_machine(said: Json) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ from slack_sdk.webhook.async_client import AsyncWebhookClient
 from bot.errors import SurfaceBusy, SurfaceError
 from bot.models import (
     Ask,
+    Attachment,
     Delivery,
     Identity,
     Mark,
@@ -29,6 +31,7 @@ from bot.models import (
 from bot.shared_files import content
 from bot.timeline import Timeline
 from handlers.slack import asks, files, parse, render
+from handlers.slack.attached import Attached
 from handlers.slack.directory import Directory
 from handlers.slack.files import Files
 from handlers.slack.history import History
@@ -71,6 +74,7 @@ class SlackSurface:
         self._directory = Directory(client, workspace)
         self._history = History(client, workspace)
         self._files = Files(client, self._history)
+        self._attached = Attached(client)
         self._rich = True
         self._marks: dict[tuple[str, str], Mark] = {}
         self._drawn: dict[tuple[str, str], Drawn] = {}
@@ -93,6 +97,9 @@ class SlackSurface:
     async def remarks(self, thread: ThreadKey, before: str) -> Sequence[Remark]:
         """The root and the newest of the rest, our own posts left out. Raises SurfaceBusy, SurfaceError."""
         return await self._history.remarks(thread, before, self._directory)
+
+    async def fetch(self, file: Attachment, to: Path) -> None:
+        await self._attached.fetch(file, to)
 
     # Out
 

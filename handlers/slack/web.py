@@ -23,7 +23,15 @@ Json = dict[str, Any]
 # Those of manifest.yml, each with its reason in the manifest's test.
 SCOPES = frozenset(
     (
-        *("app_mentions:read", "chat:write", "commands", "files:write", "reactions:write", "users:read"),
+        *(
+            "app_mentions:read",
+            "chat:write",
+            "commands",
+            "files:read",
+            "files:write",
+            "reactions:write",
+            "users:read",
+        ),
         *(f"{kind}:{what}" for kind in ("channels", "groups", "im", "mpim") for what in ("history", "read")),
     )
 )

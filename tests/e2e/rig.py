@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from handlers.playground.bot_process import BotProcess
 from handlers.playground.demo import BOT, end_left_over, surroundings
@@ -72,8 +73,17 @@ class Rig:
         self.bot = self._new_bot()
         await self.bot.start()
 
-    def mention(self, text: str, *, by: str = "U_ANA", thread: str | None = None, channel: str = DEV) -> str:
-        return self.slack.post(by, channel, f"<@{self.slack.bot_user_id}> {text}", thread_ts=thread)
+    def mention(
+        self,
+        text: str,
+        *,
+        by: str = "U_ANA",
+        thread: str | None = None,
+        channel: str = DEV,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> str:
+        text = f"<@{self.slack.bot_user_id}> {text}"
+        return self.slack.post(by, channel, text, thread_ts=thread, files=files)
 
     def reply(self, thread: str, text: str, *, by: str = "U_ANA", channel: str = DEV) -> str:
         return self.slack.post(by, channel, text, thread_ts=thread)

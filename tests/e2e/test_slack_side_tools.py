@@ -87,6 +87,14 @@ async def test_a_file_appears_in_the_thread(it: Rig) -> None:
     assert list(home.iterdir()) == [], "its copy lies in the sandbox"
 
 
+async def test_what_people_attach_is_there_for_the_agent(it: Rig) -> None:
+    root = it.mention(
+        "!run cp ~/.sandpiper/attached/*/1-notes.txt notes.txt\n!commit Notes\n!answer Read.",
+        files={"notes.txt": b"from Ana"},
+    )
+    assert "+from Ana" in await it.diff(await it.final(root))
+
+
 async def test_a_person_gets_a_file_of_the_workspace(it: Rig) -> None:
     first = it.mention("!run printf secret > private.txt\n!answer Yes")
     await it.final(first)

@@ -28,6 +28,7 @@ NEEDED = {
     "reactions_remove": ["reactions:write"],
     "files_getUploadURLExternal": ["files:write"],
     "files_completeUploadExternal": ["files:write"],
+    "files_info": ["files:read"],
     "users_info": ["users:read"],
     "conversations_info": [f"{kind}:read" for kind in CONVERSATIONS],
     "conversations_history": [f"{kind}:history" for kind in CONVERSATIONS],

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.errors import Undecodable
-from bot.models import Delivery, Message, MessageRef, Mode, ThreadKey, Verb
+from bot.models import Attachment, Delivery, Message, MessageRef, Mode, ThreadKey, Verb
 from handlers.slack import parse
 from handlers.slack.parse import lane, people, worth_keeping
 
@@ -143,10 +143,18 @@ def test_slack_markup_becomes_plain_words() -> None:
     )
 
 
-def test_files_are_named_since_they_are_not_passed_on() -> None:
-    message = read_one(reply("see this", subtype="file_share", files=[{"name": "trace.log"}, {}]))
-    assert message.text == "see this\n(attached in Slack, not passed on: trace.log, a file)"
-    assert read_one(reply("stop", subtype="file_share", files=[{"name": "trace.log"}])).text == ""
+def test_what_is_attached_is_named_and_told() -> None:
+    log = {"id": "F1", "name": "trace.log", "mimetype": "text/plain", "size": 12}
+    message = read_one(reply("see this", subtype="file_share", files=[log, {"id": "F2", "size": "x"}, {}, 7]))
+    assert message.text == "see this\n(with trace.log, a file)"
+    assert message.attachments == (
+        Attachment("F1", "trace.log", "text/plain", 12),
+        Attachment("F2", "a file"),
+    )
+    alone = read_one(reply("", subtype="file_share", files=[log]))
+    assert alone.text == "(with trace.log)"
+    stop = read_one(reply("stop", subtype="file_share", files=[log]))
+    assert (stop.text, stop.attachments) == ("", ())
 
 
 # Edits

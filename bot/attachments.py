@@ -1,0 +1,113 @@
+"""Files that people attach to their messages, brought into the sandbox before the agent reads of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bot.errors import SandboxError, SurfaceBusy, SurfaceError
+from bot.models import Attachment, Input
+from bot.patience import patiently
+from bot.ports import Clock, Sandbox, Surface
+from bot.shared_files import LARGEST_FILE, fit_name, size_words
+
+DIRECTORY = ".sandpiper/attached"  # below the home
+PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+MOST = 10  # of one message
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """Where a file is in the sandbox; or why it is not there. name: fit to be shown."""
+
+    name: str
+    size: int
+    path: str = ""
+    why: str = ""
+    picture: bool = False
+
+    @property
+    def told(self) -> str:
+        """For the agent."""
+        if self.why:
+            return f"(not here: {self.name}. {self.why})"
+        return f"(attached: {self.path}, {size_words(self.size)})"
+
+    @property
+    def in_words(self) -> str:
+        """For people."""
+        return f"Not brought to the agent: `{self.name.replace('`', 'ˋ')}`. {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentsBrought:
+    """All that a driver waited for is there, or never will be. trouble: what people should know of that."""
+
+    trouble: tuple[str, ...]
+
+
+class Attachments:
+    """Those of one attempt at a turn. scratch: where they are on their way."""
+
+    def __init__(
+        self, surfaces: Mapping[str, Surface], sandbox: Sandbox, clock: Clock, scratch: Path
+    ) -> None:
+        self._surfaces = surfaces
+        self._sandbox = sandbox
+        self._clock = clock
+        self._scratch = scratch
+        self._brought: dict[int, tuple[Brought, ...]] = {}
+
+    def missing(self, inputs: Iterable[Input]) -> bool:
+        """Is there any that was not looked for yet?"""
+        return any(item.attachments and item.id not in self._brought for item in inputs)
+
+    async def bring(self, inputs: Sequence[Input]) -> AttachmentsBrought:
+        """Each to its own place, the same one when it is done again. What cannot be had fails nothing."""
+        trouble: list[str] = []
+        for item in inputs:
+            if not item.attachments or item.id in self._brought:
+                continue
+            brought = [await self._one(item, *one) for one in enumerate(item.attachments[:MOST], 1)]
+            if (left := len(item.attachments) - MOST) > 0:
+                brought.append(Brought(f"{left} more", 0, why=f"Of one message {MOST} are brought."))
+            self._brought[item.id] = tuple(brought)
+            trouble += [one.in_words for one in brought if one.why]
+        return AttachmentsBrought(tuple(trouble))
+
+    def told(self, inputs: Iterable[Input]) -> tuple[Input, ...]:
+        """The same, with where their files are."""
+        return tuple(
+            replace(item, text="\n".join([item.text, *(one.told for one in self._brought.get(item.id, ()))]))
+            for item in inputs
+        )
+
+    def pictures(self, inputs: Iterable[Input]) -> tuple[str, ...]:
+        """Paths in the sandbox of those that can be looked at."""
+        return tuple(one.path for item in inputs for one in self._brought.get(item.id, ()) if one.picture)
+
+    async def _one(self, item: Input, number: int, file: Attachment) -> Brought:
+        name = fit_name(file.name)
+        if file.size > LARGEST_FILE:
+            most = size_words(LARGEST_FILE)
+            why = f"It has {size_words(file.size)}, and at most {most} are taken."
+            return Brought(name, file.size, why=why)
+        copy = self._scratch / f"attached-{item.id}-{number}"
+        path = f"{self._sandbox.home}/{DIRECTORY}/{item.id}/{number}-{name}"
+        try:
+            surface = self._surfaces.get(item.thread.surface)
+            if surface is None:
+                raise SurfaceError(f"{item.thread.surface} is not configured any more.")
+            await patiently(self._clock, lambda: surface.fetch(file, copy), TRIES)
+            await patiently(self._clock, lambda: self._sandbox.upload(copy, path), TRIES)
+            return Brought(name, copy.stat().st_size, path, picture=file.type in PICTURES)
+        except (SurfaceBusy, SurfaceError, SandboxError) as error:
+            return Brought(name, file.size, why=str(error))
+        except OSError as error:
+            return Brought(name, file.size, why=f"The bot's disk fails ({error.strerror or error}).")
+        finally:
+            with suppress(OSError):
+                copy.unlink(missing_ok=True)

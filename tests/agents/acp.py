@@ -276,7 +276,9 @@ OPENCODE_SCRIPTS: Mapping[str, Script] = {
 }
 
 
-def opencode_codec_at(url: str, *, key: str = "scripted-key-0000000000") -> AcpCodec:
+def opencode_codec_at(
+    url: str, *, key: str = "scripted-key-0000000000", steering: Steering = GENERIC.steering
+) -> AcpCodec:
     """It is told to ask, and what may be done is decided request by request. A question of its own would
     hang its turn over ACP, so it is not offered to the model."""
     scripted = {"limit": {"context": 200_000, "output": 8192}, "cost": {"input": 3, "output": 15}}
@@ -303,7 +305,7 @@ def opencode_codec_at(url: str, *, key: str = "scripted-key-0000000000") -> AcpC
         "OPENCODE_DISABLE_SHARE": "1",
     }
     command = (program("opencode") or "opencode", "acp")
-    able = replace(GENERIC, questions=False)
+    able = replace(GENERIC, questions=False, steering=steering)
     secrets = {"LAB_KEY": key} if key else {}
     return AcpCodec("acp-opencode", command, env=env, secrets=secrets, capabilities=able)
 

@@ -12,7 +12,7 @@ import pytest
 
 from bot.agents.acp.session import STOPPED_FOR
 from bot.agents.asking import NOBODY
-from bot.agents.codec import Interrupt
+from bot.agents.codec import Interrupt, Steering
 from bot.events import (
     AgentStarted,
     Cause,
@@ -26,10 +26,10 @@ from bot.events import (
     Unknown,
     Usage,
 )
-from tests.agents.acp import CLAUDE, OPENCODE, claude_codec, opencode_codec
+from tests.agents.acp import CLAUDE, OPENCODE, claude_codec, opencode_codec, opencode_codec_at
 from tests.agents.driven import DrivenAgent
 from tests.agents.model.server import ModelServer
-from tests.agents.playing import DENIAL, STEER, Place, Rig, played_by, prompt
+from tests.agents.playing import DENIAL, STEER, Place, Rig, played, played_by, prompt
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
@@ -212,3 +212,20 @@ async def test_it_dies_in_the_handshake(place: Place) -> None:
         # A stop that comes now finds nothing to wait for.
         step = agent.codec.on(agent.state, Interrupt())
         assert step.completed == Completed(StopReason.CANCELLED) and step.deferred == (1,)
+
+
+@with_opencode
+async def test_an_agent_that_is_to_queue_gets_a_message_in_the_next_turn(place: Place) -> None:
+    """`"steering": "queue"` in SANDPIPER_AGENTS, for who does not want a turn to be stopped for a message."""
+
+    async with ModelServer(OPENCODE.scripts) as model:
+        codec = opencode_codec_at(model.url, steering=Steering.QUEUE)
+        async with played(codec, OPENCODE.scenarios, "steer", place) as agent:
+            assert [completed.reason for completed in agent.completions] == [StopReason.END]
+            assert (agent.consumed, agent.deferred) == ([1], [2])
+            assert "session/cancel" not in written(agent) and not model.was_told(STEER)
+        task = place.task(prompt(STEER, 2), agent.resume_token)
+        async with DrivenAgent.started(codec, task) as agent:
+            agent.deadline = 120.0
+            assert (await agent.until_completed()).reason is StopReason.END
+            assert (agent.consumed, agent.deferred) == ([2], []) and model.was_told(STEER)

@@ -12,6 +12,7 @@ from bot.models import (
     AskOutcome,
     Attachment,
     Caps,
+    Choice,
     Chunk,
     Claim,
     CodeBundle,
@@ -412,11 +413,17 @@ class Store(Protocol):
         ...
 
     async def revise(
-        self, message_key: str, revises: str, text: str | None, by: Identity | None = None
+        self,
+        message_key: str,
+        revises: str,
+        text: str | None,
+        by: Identity | None = None,
+        choice: Choice | None = None,
     ) -> Input | None:
         """An edit (or a deletion, None) of an earlier message: when its input is still pending its
         text is replaced (or it is dropped). by: who edited it, and says it from now on; None: its
-        author. Returns the input as it was before, None if unknown."""
+        author. choice: who is to work on it, and how, as long as no turn
+        with it has begun; None: as before. Returns the input as it was before, None if unknown."""
         ...
 
     async def request_stop(self, message_key: str, session: str, by: str) -> StopOutcome: ...

@@ -18,6 +18,7 @@ from bot.models import (
     AskOutcome,
     Choice,
     Disposition,
+    Fate,
     Mark,
     Message,
     Mode,
@@ -25,6 +26,7 @@ from bot.models import (
     NewSession,
     Repository,
     Session,
+    TurnState,
     Verb,
 )
 from bot.ports import Clock, Forge, Store, Surface
@@ -49,6 +51,12 @@ class Defaults:
     agent: str = "claude"
     model: str = ""
     effort: str = ""
+
+
+ALREADY_BEGUN = (
+    "This turn has begun already, so who works on it stays. Say `agent=`, `model=`, `effort=` or "
+    "`permissions=` with your next message."
+)
 
 
 class Sessions:
@@ -233,18 +241,37 @@ class Sessions:
         if session is None:
             return "ignored: an edit outside of a session"
         text = None if message.withdrawn else message.text
-        before = await self._store.revise(message.key, message.revises, text, message.author)
+        choice = await self._chosen_again(message, session)
+        turn = await self._store.open_turn(session.id)
+        before = await self._store.revise(message.key, message.revises, text, message.author, choice)
         if before is None:
             return "ignored: the edited message was not for us"
         if before.fate.value in ("pending", "deferred", "held"):
             if session.repository is None and (name := message.options.get("repo", "")):
                 return await self._repositories.choose(replace(message, ref=None), session, name)
+            begun = turn is not None and turn.id == before.turn and turn.state is not TurnState.QUEUED
+            if choice and begun and before.fate is Fate.PENDING:
+                await self._answers.note(message, "too late", ALREADY_BEGUN)
             return "withdrawn" if message.withdrawn else "revised"
         if message.withdrawn or await self._store.open_turn(session.id) is None:
             return "ignored: the agent has it already"
         correction = replace(_input(message), text=edited(message.text), attachments=())
         admitted: Admitted = await self._store.admit(session.id, correction, message.thread)
         return admitted.disposition.value
+
+    async def _chosen_again(self, message: Message, session: Session) -> Choice | None:
+        """What an edit chooses; what cannot be had is told, and the edited words hold all the same."""
+        before = Choice(session.agent, session.model, session.effort, session.permissions)
+        theirs = (await self._store.person(message.author)).id == session.owner.id
+        try:
+            chosen = await self._choosing.chosen(
+                self._choice(message), before, session.owner.id, session.repository, own=theirs
+            )
+        except AgentUnknown as error:
+            await self._answers.note(message, "refused", str(error))
+            return None
+        await self._tell(message, chosen.doubt)
+        return Choice() if chosen.choice == before else chosen.choice
 
 
 def _input(message: Message) -> NewInput:

@@ -156,6 +156,10 @@ def replace_text(tx: Tx, id: int, text: str, by: Identity) -> None:
     )
 
 
+def choose(tx: Tx, waiting: Input, choice: Choice) -> None:
+    tx.run("UPDATE inputs SET choice = ? WHERE id = ?", dump(CHOICE, choice) if choice else "", waiting.id)
+
+
 def drop(tx: Tx, dropped: Input) -> None:
     tx.run("UPDATE inputs SET fate = ? WHERE id = ?", Fate.DROPPED, dropped.id)
     acknowledge(tx, dropped, Mark.DROPPED)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bot.models import (
     Admitted,
+    Choice,
     Disposition,
     Fate,
     Identity,
@@ -112,7 +113,9 @@ def choose_repository(
     return Admitted(disposition, session, turn)
 
 
-def revise(tx: Tx, message_key: str, revises: str, text: str | None, by: Identity | None) -> Input | None:
+def revise(
+    tx: Tx, message_key: str, revises: str, text: str | None, by: Identity | None, choice: Choice | None
+) -> Input | None:
     found = inputs.of_message(tx, revises)
     if found is None:
         return None
@@ -125,8 +128,19 @@ def revise(tx: Tx, message_key: str, revises: str, text: str | None, by: Identit
         inputs.drop(tx, before)
     else:
         inputs.replace_text(tx, before.id, text, by or before.author)
+        if choice is not None:
+            _choose_otherwise(tx, session, before, choice)
     messages.remember(tx, message_key, "revised", session, before.turn)
     return before
+
+
+def _choose_otherwise(tx: Tx, session: str, waiting: Input, choice: Choice) -> None:
+    """Of what waits for the next turn, and of a turn that nobody has begun to prepare."""
+    turn = turns.open_of(tx, session)
+    if waiting.turn is None or waiting.fate is not Fate.PENDING:
+        inputs.choose(tx, waiting, choice)
+    elif turn is not None and turn["id"] == waiting.turn and turn["state"] == TurnState.QUEUED:
+        sessions.choose(tx, session, choice)
 
 
 def request_stop(tx: Tx, message_key: str, session: str, by: str) -> StopOutcome:

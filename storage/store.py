@@ -11,6 +11,7 @@ from bot.models import (
     Ask,
     AskOutcome,
     Caps,
+    Choice,
     Claim,
     Delivery,
     Final,
@@ -153,9 +154,14 @@ class SqliteStore:
         )
 
     async def revise(
-        self, message_key: str, revises: str, text: str | None, by: Identity | None = None
+        self,
+        message_key: str,
+        revises: str,
+        text: str | None,
+        by: Identity | None = None,
+        choice: Choice | None = None,
     ) -> Input | None:
-        return await self._write(lambda tx: intake.revise(tx, message_key, revises, text, by))
+        return await self._write(lambda tx: intake.revise(tx, message_key, revises, text, by, choice))
 
     async def request_stop(self, message_key: str, session: str, by: str) -> StopOutcome:
         return await self._write(lambda tx: intake.request_stop(tx, message_key, session, by))

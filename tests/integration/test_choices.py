@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 from bot.agents.codec import Permissions
 from bot.models import Verb
+from bot.sessions import ALREADY_BEGUN
 from tests.integration.test_turns import POLICY, is_running, said_last, waits_for_words, writes_a_file
 from tests.town import BEN, town
 from tests.world import ScriptedProcess
@@ -103,3 +105,34 @@ async def test_another_agent_is_for_the_next_turn_and_an_unknown_one_is_refused(
         await t.final(2)
         session = await t.store.session_of("slack:T1/C1:t1")
         assert session is not None and session.model == "big"
+
+
+async def test_an_edit_of_a_message_that_waits_chooses_anew(tmp_path: Path) -> None:
+    async with town(tmp_path, [waits_for_words, writes_a_file]) as t:
+        await t.say("first", key="one")
+        await t.until(lambda: is_running(t))
+        options = {"model": "big"}
+        assert await t.say("next", addressed=False, key="two", options=options) == "queued"
+        again = {"model": "small"}
+        assert await t.say("next", addressed=False, revises="two", options=again) == "revised"
+        bad = {"agent": "lin"}
+        assert await t.say("next!", addressed=False, revises="two", options=bad) == "revised"
+        assert "no agent 'lin'" in await said_last(t)
+        await t.say("now", addressed=False)
+        await t.final(2)
+        session = await t.store.session_of("slack:T1/C1:t1")
+        assert session is not None and session.model == "small"
+
+
+async def test_an_edit_that_comes_too_late_to_choose_says_so(tmp_path: Path) -> None:
+    async with town(tmp_path, [writes_a_file]) as t:
+        t.slack.slow = asyncio.Event()
+        await t.say("add hello", key="said")
+        await asyncio.wait_for(t.slack.asked.wait(), 20)
+        options = {"model": "big"}
+        assert await t.say("add it", addressed=False, revises="said", options=options) == "revised"
+        await t.until(lambda: ALREADY_BEGUN in t.slack.notes())
+        t.slack.slow.set()
+        await t.final()
+        session = await t.store.session_of("slack:T1/C1:t1")
+        assert session is not None and session.model == ""

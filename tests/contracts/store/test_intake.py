@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from bot.errors import SandpiperError
 from bot.models import (
+    Choice,
     Disposition,
     Fate,
     Mark,
@@ -243,6 +245,29 @@ async def test_who_edits_somebody_elses_words_says_them_from_then_on(stage: Stag
     assert admitted.turn is not None
     (now,) = await stage.store.prompt_inputs(admitted.turn)
     assert (now.author, now.text) == (BOB, "delete it")
+
+
+async def test_an_edit_chooses_anew_while_a_message_waits_for_the_next_turn(stage: Stage) -> None:
+    claim = await stage.running("s1")
+    words = replace(stage.words("later", key="m2", sent="000900"), choice=Choice(model="big"))
+    await stage.store.admit("s1", words, slack("s1"))
+    await stage.store.revise("edit-1", "m2", "later", choice=Choice(model="small"))
+    await stage.store.revise("edit-2", "m2", "later!")
+    await stage.finish(claim)
+    session = await stage.store.session("s1")
+    assert session.model == "small"
+
+
+async def test_an_edit_chooses_anew_until_a_turn_is_begun(stage: Stage) -> None:
+    new = await stage.session("s1")
+    admitted = await stage.store.admit(new, stage.words("a", key="m1"), new.thread)
+    await stage.store.revise("edit-1", "m1", "b", choice=Choice(model="big"))
+    assert (await stage.store.session("s1")).model == "big"
+    assert admitted.turn is not None
+    await stage.claim(admitted.turn)
+    await stage.store.revise("edit-2", "m1", "c", choice=Choice(model="small"))
+    assert (await stage.store.session("s1")).model == "big"
+    assert await stage.texts(admitted.turn) == ["c"]
 
 
 async def test_the_same_edit_is_one_effect(stage: Stage) -> None:

@@ -12,7 +12,7 @@ from slack_sdk.web.async_slack_response import AsyncSlackResponse
 from bot.models import Remark, ThreadKey
 from handlers.slack.directory import Directory
 from handlers.slack.ids import MARKER, channel_of
-from handlers.slack.text import clipped, mentions, plain
+from handlers.slack.text import clipped, escaped, mentions, plain
 from handlers.slack.web import Json, SlackRefused, Workspace, answered
 
 PAGE = 200
@@ -142,6 +142,8 @@ def _words(message: Json) -> str:
         said.append(str(attachment.get("text") or attachment.get("fallback") or ""))
     if not any(said):
         said = _texts(message.get("blocks"))
+    if names := [escaped(str(file.get("name") or "a file")) for file in message.get("files") or ()]:
+        said.append(f"(attached there, and not brought here: {', '.join(names[:10])})")
     return "\n".join(part for part in said if part)
 
 

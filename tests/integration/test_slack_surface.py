@@ -319,6 +319,10 @@ async def test_what_alerts_and_others_said_before_is_told(town: Town) -> None:
     assert [(remark.author, remark.text) for remark in remarks] == [
         ("eve", "login is down & https://acme.test too")
     ]
+    town.slack.post("U_EVE", "C_DEV", "", root, files={"<@U_ANA>.png": b"png"})
+    then = town.slack.post("U_ANA", "C_DEV", "@sandpiper see", root)
+    told = (await town.bot.surface.remarks(in_dev(root), then))[-1]
+    assert told.text == "(attached there, and not brought here: <@U_ANA>.png)"
     assert await town.bot.surface.remarks(in_dev(""), now) == ()
     assert await town.bot.surface.remarks(in_dev("1600000000.000100"), now) == []
 

@@ -46,9 +46,7 @@ class Brought:
 
 @dataclass(frozen=True, slots=True)
 class AttachmentsBrought:
-    """All that a driver waited for is there, or never will be. trouble: what people should know of that."""
-
-    trouble: tuple[str, ...]
+    """All that a driver waited for is there, or never will be."""
 
 
 class Attachments:
@@ -69,7 +67,6 @@ class Attachments:
 
     async def bring(self, inputs: Sequence[Input]) -> AttachmentsBrought:
         """Each to its own place, the same one when it is done again. What cannot be had fails nothing."""
-        trouble: list[str] = []
         until = self._clock.now() + PATIENCE
         for item in inputs:
             if not item.attachments or item.id in self._brought:
@@ -78,8 +75,7 @@ class Attachments:
             if (left := len(item.attachments) - MOST) > 0:
                 brought.append(Brought(f"{left} more", 0, why=f"Of one message {MOST} are brought."))
             self._brought[item.id] = tuple(brought)
-            trouble += [one.in_words for one in brought if one.why]
-        return AttachmentsBrought(tuple(trouble))
+        return AttachmentsBrought()
 
     def told(self, inputs: Iterable[Input]) -> tuple[Input, ...]:
         """The same, with where their files are."""
@@ -87,6 +83,10 @@ class Attachments:
             replace(item, text="\n".join([item.text, *(one.told for one in self._brought.get(item.id, ()))]))
             for item in inputs
         )
+
+    def trouble(self, inputs: Iterable[Input]) -> tuple[str, ...]:
+        """What people should know. It is recorded with the prompt, or a restart would say it again."""
+        return tuple(one.in_words for item in inputs for one in self._brought.get(item.id, ()) if one.why)
 
     def pictures(self, inputs: Iterable[Input]) -> tuple[str, ...]:
         """Paths in the sandbox of those that can be looked at."""

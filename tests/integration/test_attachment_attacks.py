@@ -98,3 +98,22 @@ async def test_a_file_that_comes_after_the_last_word_is_still_looked_at(tmp_path
         await t.until(lambda: b"Done." in bytes(t.box().out))
         t.slack.holding.set()
         assert (await t.final()).text == "Seen."
+
+
+async def test_an_agent_that_is_resumed_is_told_again_and_people_are_not(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    async def dies(agent: ScriptedProcess) -> None:
+        heard.append((await agent.heard())["prompt"])
+        agent.exit(3)
+
+    async def goes_on(agent: ScriptedProcess) -> None:
+        heard.append((await agent.take())["prompt"])
+        agent.say(done="Without it.")
+
+    async with town(tmp_path, [dies, goes_on], agents=SEES) as t:
+        await t.say("look", attachments=(PNG,))
+        assert (await t.after_time(step=1.0)).text == "Without it."
+        assert [text.count("(not here: shot.png.") for text in heard] == [1, 1]
+        rows = [row.title for row in t.slack.pictures[-1].rows]
+        assert len([title for title in rows if "shot.png" in title]) == 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bot.errors import SandboxError, SurfaceBusy, SurfaceError
 from bot.models import Attachment, Input
-from bot.patience import patiently
+from bot.patience import in_time, patiently
 from bot.ports import Clock, Sandbox, Surface
 from bot.shared_files import LARGEST_FILE, fit_name, size_words
 
@@ -17,6 +17,8 @@ DIRECTORY = ".sandpiper/attached"  # below the home
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 MOST = 10  # of one message
 TRIES = 3
+PATIENCE = 180.0  # seconds for all that is brought at once: a turn's preparation has a deadline of its own
+NAME_BYTES = 180  # of UTF-8: file systems take 255, and what is on its way has a longer name
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,7 @@ class Brought:
 
 @dataclass(frozen=True, slots=True)
 class AttachmentsBrought:
-    """All that a driver waited for is there, or never will be. trouble: what people should know of that."""
-
-    trouble: tuple[str, ...]
+    """All that a driver waited for is there, or never will be."""
 
 
 class Attachments:
@@ -67,16 +67,15 @@ class Attachments:
 
     async def bring(self, inputs: Sequence[Input]) -> AttachmentsBrought:
         """Each to its own place, the same one when it is done again. What cannot be had fails nothing."""
-        trouble: list[str] = []
+        until = self._clock.now() + PATIENCE
         for item in inputs:
             if not item.attachments or item.id in self._brought:
                 continue
-            brought = [await self._one(item, *one) for one in enumerate(item.attachments[:MOST], 1)]
+            brought = [await self._one(item, *one, until) for one in enumerate(item.attachments[:MOST], 1)]
             if (left := len(item.attachments) - MOST) > 0:
                 brought.append(Brought(f"{left} more", 0, why=f"Of one message {MOST} are brought."))
             self._brought[item.id] = tuple(brought)
-            trouble += [one.in_words for one in brought if one.why]
-        return AttachmentsBrought(tuple(trouble))
+        return AttachmentsBrought()
 
     def told(self, inputs: Iterable[Input]) -> tuple[Input, ...]:
         """The same, with where their files are."""
@@ -85,29 +84,48 @@ class Attachments:
             for item in inputs
         )
 
+    def trouble(self, inputs: Iterable[Input]) -> tuple[str, ...]:
+        """What people should know. It is recorded with the prompt, or a restart would say it again."""
+        return tuple(one.in_words for item in inputs for one in self._brought.get(item.id, ()) if one.why)
+
     def pictures(self, inputs: Iterable[Input]) -> tuple[str, ...]:
         """Paths in the sandbox of those that can be looked at."""
         return tuple(one.path for item in inputs for one in self._brought.get(item.id, ()) if one.picture)
 
-    async def _one(self, item: Input, number: int, file: Attachment) -> Brought:
+    async def _one(self, item: Input, number: int, file: Attachment, until: float) -> Brought:
         name = fit_name(file.name)
         if file.size > LARGEST_FILE:
             most = size_words(LARGEST_FILE)
             why = f"It has {size_words(file.size)}, and at most {most} are taken."
             return Brought(name, file.size, why=why)
         copy = self._scratch / f"attached-{item.id}-{number}"
-        path = f"{self._sandbox.home}/{DIRECTORY}/{item.id}/{number}-{name}"
+        path = f"{self._sandbox.home}/{DIRECTORY}/{item.id}/{number}-{file_name(name)}"
         try:
             surface = self._surfaces.get(item.thread.surface)
             if surface is None:
                 raise SurfaceError(f"{item.thread.surface} is not configured any more.")
-            await patiently(self._clock, lambda: surface.fetch(file, copy), TRIES)
-            await patiently(self._clock, lambda: self._sandbox.upload(copy, path), TRIES)
+            work = self._carry(surface, file, copy, path)
+            await in_time(self._clock, until - self._clock.now(), work)
             return Brought(name, copy.stat().st_size, path, picture=file.type in PICTURES)
         except (SurfaceBusy, SurfaceError, SandboxError) as error:
             return Brought(name, file.size, why=str(error))
+        except TimeoutError:
+            return Brought(name, file.size, why="It was too long on its way.")
         except OSError as error:
             return Brought(name, file.size, why=f"The bot's disk fails ({error.strerror or error}).")
         finally:
             with suppress(OSError):
                 copy.unlink(missing_ok=True)
+
+    async def _carry(self, surface: Surface, file: Attachment, copy: Path, path: str) -> None:
+        await patiently(self._clock, lambda: surface.fetch(file, copy), TRIES)
+        await patiently(self._clock, lambda: self._sandbox.upload(copy, path), TRIES)
+
+
+def file_name(name: str) -> str:
+    """One that a file system takes, with its ending."""
+    if len(name.encode()) <= NAME_BYTES:
+        return name
+    ending = PurePosixPath(name).suffix[:20]
+    stem = name.removesuffix(ending).encode()[: NAME_BYTES - len(ending.encode())]
+    return stem.decode(errors="ignore") + ending

@@ -165,13 +165,12 @@ class Attempts:
             inputs = await self._unsaid(driver, memory)
             while attachments.missing(inputs):
                 await driver.phase("files", "Bringing in what people attached")
-                for trouble in (await attachments.bring(inputs)).trouble:
-                    await driver.notice(trouble)
+                await attachments.bring(inputs)
                 inputs = await self._unsaid(driver, memory)
             pictures = attachments.pictures(inputs) if codec.capabilities.images else ()
             given = attachments.told(inputs)
             step = codec.begin(self._task(driver, codec, box, memory, given, remarks, past, pictures))
-            record = record_of(step)
+            record = record_of(step, events=driver.untold(attachments.trouble(inputs)))
             await driver.record(replace(record, memory=memory_of(step, codec, box.sandbox)))
             if past:
                 told = "does not remember the earlier conversation here: it was told what was said and done."

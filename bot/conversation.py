@@ -173,10 +173,8 @@ class Conversation:
                 await self._tell_denied()
                 if any(deadline <= self._driver.clock.now() for deadline in self._asking.values()):
                     await self._driver.store.expire_asks(self._driver.turn.id, self._driver.fence)
-            case AttachmentsBrought(trouble=trouble):
+            case AttachmentsBrought():
                 self._fetching = False
-                for line in trouble:
-                    await self._driver.notice(line)
                 await self._take_in(await self._driver.store.inbox(self._driver.turn.id), feed)
             case ShareOutcome(offer=offer, done=done, text=text, told=told):
                 answer = Answered(offer.id, told if done else "", told)
@@ -254,7 +252,8 @@ class Conversation:
         turn = self._driver.turn
         ids = tuple(item.id for item in inputs)
         key = prompt_key(turn.id, turn.attempt, ",".join(map(str, ids)))
-        events = tuple(Steered(item.author.name, item.text) for item in inputs)
+        steered = tuple(Steered(item.author.name, item.text) for item in inputs)
+        events: tuple[Event, ...] = (*self._driver.untold(self._attachments.trouble(inputs)), *steered)
         prompt = Prompt(key, said(self._attachments.told(inputs)), ids, self._pictures(inputs))
         await self._step(Steer(prompt), events=events)
 

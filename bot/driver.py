@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -126,6 +126,11 @@ class Driver:
     async def notice(self, text: str) -> None:
         if text:
             await self.tell(Notice(text))
+
+    def untold(self, texts: Iterable[str]) -> tuple[Notice, ...]:
+        """Those that this turn's picture does not have yet, as of an attempt before."""
+        told = {row.title for row in self.timeline.rows}
+        return tuple(Notice(text) for text in texts if text not in told)
 
     async def within(
         self, phase: str, seconds: float, work: Coroutine[Any, Any, T], *, stoppable: bool = True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from bot.errors import ForgeError, SandboxUnreachable, SurfaceBusy
 from bot.ports import Clock
@@ -32,3 +33,18 @@ async def patiently(clock: Clock, call: Callable[[], Awaitable[T]], tries: int =
                 raise
         await clock.sleep(pause)
     return await call()
+
+
+async def in_time(clock: Clock, seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of the work, unless the time is over first: it is then cancelled. Raises TimeoutError."""
+    task = asyncio.ensure_future(work)
+    late = asyncio.ensure_future(clock.sleep(max(seconds, 0.0)))
+    try:
+        await asyncio.wait((task, late), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise TimeoutError
+    finally:
+        task.cancel()
+        late.cancel()
+        await asyncio.gather(task, late, return_exceptions=True)

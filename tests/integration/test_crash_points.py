@@ -10,11 +10,12 @@ import asyncio
 import inspect
 import json
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ from bot.core import Core, Policy
 from bot.driver import Deadlines
 from bot.events import Completed, Event, Text
 from bot.models import (
+    Attachment,
     Delivery,
     Final,
     Identity,
@@ -165,7 +167,14 @@ class World:
         self.unheard: list[Delivery] = []
 
     def write(
-        self, id: str, text: str, by: Identity, *, addressed: bool = False, verb: Verb | None = None
+        self,
+        id: str,
+        text: str,
+        by: Identity,
+        *,
+        addressed: bool = False,
+        verb: Verb | None = None,
+        attachments: tuple[Attachment, ...] = (),
     ) -> None:
         """A message in the thread; it reaches the bot as soon as one lives."""
         number = f"{len(self.surface.messages) + 1:06}"
@@ -178,6 +187,7 @@ class World:
             ref=MessageRef("slack", "C1", number),
             addressed=addressed,
             verb=verb,
+            attachments=attachments,
         )
         self.unheard.append(Delivery("slack", id, "event", b"{}", self.clock.now(), str(THREAD)))
 
@@ -332,9 +342,9 @@ async def sweep(tmp_path: Path, scripts: Scripts, check: Check, *, after: str = 
 async def crash(directory: Path, step: int, scripts: Scripts) -> Record:
     """Ana asks for something; the bot dies once, after its n-th step (0: never), and lives on."""
     world = World(directory)
-    world.provider.scripts = list(scripts(world))
     try:
         world.write("m1", "add hello", ANA, addressed=True)
+        world.provider.scripts = list(scripts(world))
         first = Fuse(step)
         await world.lives(first)
         if len(first.steps) == step:
@@ -461,6 +471,38 @@ async def test_a_bot_that_dies_again_and_again_gets_there(tmp_path: Path, seed: 
         await world.provider.close()
     said_once_and_settled(record)
     told_once_and_published_once(record)
+
+
+def shown_files(world: World) -> Sequence[Script]:
+    [opening] = world.unheard
+    log = Attachment("F1", "a.log", "text/plain", 3)
+    lost, shot = Attachment("F0", "lost.png", "image/png"), Attachment("F2", "b.png", "image/png", 3)
+    world.surface.uploads = {"F1": b"log", "F2": b"png"}
+    world.surface.messages[opening.id] = replace(world.surface.messages[opening.id], attachments=(log,))
+
+    async def play(agent: ScriptedProcess) -> None:
+        await agent.take()
+        world.write("m2", "and this", BEN, attachments=(shot, lost))
+        await agent.take()
+        agent.say(done="Seen.")
+
+    return [play]
+
+
+async def test_files_lie_where_the_agent_was_told_and_what_is_missing_is_said_once(tmp_path: Path) -> None:
+    def check(record: Record) -> None:
+        assert record.final.text == "Seen."
+        (box,) = record.world.provider.boxes.values()
+        told = " ".join(json.loads(line)["prompt"] for line in record.heard())
+        paths = re.findall(r"attached: (\S+),", told)
+        assert [Path(path).name for path in paths] == ["1-a.log", "1-b.png"]
+        assert [Path(path).read_bytes() for path in paths] == [b"log", b"png"]
+        lying = [path for path in Path(box.home, ".sandpiper/attached").rglob("*") if path.is_file()]
+        assert sorted(map(str, lying)) == sorted(paths)
+        rows = [row.title for row in record.world.surface.pictures[-1].rows]
+        assert len([title for title in rows if "lost.png" in title]) == 1, rows
+
+    await sweep(tmp_path, shown_files, check)
 
 
 def gives_up(world: World) -> Sequence[Script]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.agents.codec import Codec, Permissions, more_careful
 from bot.agents.registry import chosen, doubt, find
@@ -39,17 +39,20 @@ class Choosing:
         person: int,
         repository: Repository | None,
         *,
-        own: bool = True,
+        lent: Session | None = None,
     ) -> Chosen:
-        """person: in whose sandbox the agent works. own: it is they who choose.
+        """person: in whose sandbox the agent works. lent: whose session it is, when somebody else chooses.
 
         Raises AgentUnknown: see bot.agents.registry.chosen; and where somebody else wants less care than the
-        session has, since its owner is among those who answer what an agent asks.
+        session has or its next turn will have, since its owner is among those who answer what an agent asks.
         """
-        if not own and before.permissions and _is_less(wanted.permissions, before.permissions):
+        least = "" if lent is None else await self.least(lent)
+        if least and _is_less(wanted.permissions, least):
             raise AgentUnknown(
-                f"Only the session's owner may make it less careful than `permissions={before.permissions}`."
+                f"Only the session's owner may make it less careful than `permissions={least}`."
             )
+        if least and wanted and not wanted.permissions:  # not what the session has now, over what waits
+            wanted = replace(wanted, permissions=least)
         agent = wanted.agent or before.agent
         can = find(self._agents, agent).capabilities
         offered = None
@@ -57,6 +60,15 @@ class Choosing:
             offered = await self._offered(agent, person, repository)
         choice = chosen(self._agents, wanted, before, offered, self._permissions)
         return Chosen(choice, doubt(can, wanted, choice, offered))
+
+    async def least(self, session: Session) -> str:
+        """How careful the session is, or will be by what waits for it; "": as the installation."""
+        waiting = await self._store.choices_waiting(session.id)
+        least = session.permissions
+        for choice in waiting:
+            if choice.permissions and (not least or _is_less(least, choice.permissions)):
+                least = choice.permissions
+        return least
 
     async def models(self, session: Session) -> str:
         """Which models the session's agent can be asked for, in words; "" where that is not known."""

@@ -426,6 +426,10 @@ class Store(Protocol):
         with it has begun; None: as before. Returns the input as it was before, None if unknown."""
         ...
 
+    async def choices_waiting(self, session: str) -> Sequence[Choice]:
+        """What the messages that wait for the session's next turn choose, in order."""
+        ...
+
     async def request_stop(self, message_key: str, session: str, by: str) -> StopOutcome: ...
 
     async def open_asks(self, session: str) -> Sequence[Ask]:

@@ -208,8 +208,8 @@ class Sessions:
     async def _reply(self, message: Message, session: Session) -> str:
         before = Choice(session.agent, session.model, session.effort, session.permissions)
         wanted = self._choice(message)
-        theirs = (await self._store.person(message.author)).id == session.owner.id
-        chosen = await self._choosing.chosen(wanted, before, session.owner.id, session.repository, own=theirs)
+        lent = await self._lent(message, session)
+        chosen = await self._choosing.chosen(wanted, before, session.owner.id, session.repository, lent=lent)
         choice = Choice() if chosen.choice == before else chosen.choice
         said = replace(_input(message), choice=choice)
         if session.repository is None:
@@ -224,6 +224,10 @@ class Sessions:
         admitted = await self._store.admit(session.id, said, message.thread)
         await self._tell(message, chosen.doubt)
         return admitted.disposition.value
+
+    async def _lent(self, message: Message, session: Session) -> Session | None:
+        """The session, when it is another's than the message's author."""
+        return None if (await self._store.person(message.author)).id == session.owner.id else session
 
     async def _answered(self, message: Message, session: Session) -> str:
         """A reply of somebody whose word counts answers the oldest question that is open; else ""."""
@@ -262,10 +266,12 @@ class Sessions:
     async def _chosen_again(self, message: Message, session: Session) -> Choice | None:
         """What an edit chooses; what cannot be had is told, and the edited words hold all the same."""
         before = Choice(session.agent, session.model, session.effort, session.permissions)
-        theirs = (await self._store.person(message.author)).id == session.owner.id
+        wanted, lent = self._choice(message), await self._lent(message, session)
+        if lent is not None and not wanted.permissions:  # their edit does not take the owner's word back
+            wanted = replace(wanted, permissions=await self._choosing.least(lent))
         try:
             chosen = await self._choosing.chosen(
-                self._choice(message), before, session.owner.id, session.repository, own=theirs
+                wanted, before, session.owner.id, session.repository, lent=lent
             )
         except AgentUnknown as error:
             await self._answers.note(message, "refused", str(error))

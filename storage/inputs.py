@@ -74,6 +74,16 @@ def left_over(tx: Tx, session: str) -> Sequence[Input]:
     return [_input(row) for row in rows]
 
 
+def choices_waiting(tx: Tx, session: str) -> Sequence[Choice]:
+    """Of what opens the next turn, in order."""
+    rows = tx.all(
+        "SELECT * FROM inputs WHERE session = ? AND turn IS NULL AND choice <> ''"
+        " AND fate IN ('pending', 'deferred', 'held') ORDER BY sent, id",
+        session,
+    )
+    return [_input(row).choice for row in rows]
+
+
 def hand_over(tx: Tx, session: str, turn: int) -> int:
     """Everything unsettled of the session, held or not, opens this turn. Returns how many."""
     handed = tx.run(

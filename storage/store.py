@@ -258,6 +258,9 @@ class SqliteStore:
     async def prompt_inputs(self, turn: int) -> Sequence[Input]:
         return await self._read(lambda tx: inputs.of_turn(tx, turn))
 
+    async def choices_waiting(self, session: str) -> Sequence[Choice]:
+        return await self._read(lambda tx: inputs.choices_waiting(tx, session))
+
     async def record(self, turn: int, fence: int, record: Record) -> Turn:
         return await self._write(lambda tx: turns.record(tx, turn, fence, record))
 

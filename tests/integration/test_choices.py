@@ -75,6 +75,50 @@ async def test_only_the_owner_makes_a_session_less_careful(tmp_path: Path) -> No
         await t.final(2)
 
 
+async def test_others_do_not_take_back_care_that_waits_for_the_next_turn(tmp_path: Path) -> None:
+    async with town(tmp_path, [waits_for_words, writes_a_file]) as t:
+        await t.say("first")
+        await t.until(lambda: is_running(t))
+        ask = {"permissions": "ask"}
+        assert await t.say("carefully", addressed=False, key="hers", options=ask) == "queued"
+        faster = {"permissions": "auto"}
+        assert await t.say("faster", BEN, addressed=False, options=faster) == "refused"
+        assert "Only the session's owner" in await said_last(t)
+        # Who maintains a repository on GitHub can edit the comments of others.
+        assert await t.say("faster", BEN, addressed=False, revises="hers", options=faster) == "revised"
+        assert await t.say("go", BEN, addressed=False, revises="hers") == "revised"
+        await t.say("now", addressed=False)
+        await t.final(2)
+        session = await t.store.session_of("slack:T1/C1:t1")
+        assert session is not None and session.permissions == "ask"
+
+
+async def test_another_model_of_others_leaves_the_care_that_waits(tmp_path: Path) -> None:
+    async with town(tmp_path, [waits_for_words, writes_a_file]) as t:
+        await t.say("first", options={"permissions": "plan"})
+        await t.until(lambda: is_running(t))
+        ask = {"permissions": "ask"}
+        assert await t.say("more carefully", addressed=False, options=ask) == "queued"
+        assert await t.say("big", BEN, addressed=False, options={"model": "big"}) == "queued"
+        await t.say("now", addressed=False)
+        await t.final(2)
+        session = await t.store.session_of("slack:T1/C1:t1")
+        assert session is not None and (session.model, session.permissions) == ("big", "ask")
+
+
+async def test_an_owner_takes_back_care_that_waits(tmp_path: Path) -> None:
+    async with town(tmp_path, [waits_for_words, writes_a_file]) as t:
+        await t.say("first")
+        await t.until(lambda: is_running(t))
+        ask = {"permissions": "ask"}
+        assert await t.say("carefully", addressed=False, key="hers", options=ask) == "queued"
+        assert await t.say("go", addressed=False, revises="hers") == "revised"
+        await t.say("now", addressed=False)
+        await t.final(2)
+        session = await t.store.session_of("slack:T1/C1:t1")
+        assert session is not None and session.permissions == ""
+
+
 async def test_the_installations_permissions_are_the_least(tmp_path: Path) -> None:
     heard: list[str] = []
 

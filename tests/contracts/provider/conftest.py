@@ -10,10 +10,14 @@ import pytest
 
 from bot.errors import ProviderUnavailable, SandboxGone
 from bot.ports import Provider, Sandbox
+from sandbox.box import Box
 from sandbox.bubblewrap import Options
+from sandbox.daytona import Account, DaytonaProvider
 from sandbox.isolation import Bubblewrap, Unisolated
 from sandbox.local import LocalProvider
+from sandbox.remote import RemoteSandbox
 from tests.boxes import cannot_be_tested
+from tests.daytona_server import KEY, DaytonaServer
 from tests.remote_boxes import DirectoryProvider
 
 # What makes a provider, afresh each time: two of them on one directory are one bot before and after
@@ -27,11 +31,20 @@ PROVIDERS: dict[str, Callable[[Path], Provider]] = {
     "remote-exec": lambda directory: DirectoryProvider(directory, door=False),
 }
 
+
+class NearDaytona(DaytonaProvider):
+    """Its boxes share one machine, so each has a port of its own for the door."""
+
+    def _sandbox(self, box: Box) -> RemoteSandbox:
+        return RemoteSandbox(box, self._http, port=int(box.id.rpartition("-")[2]), host="127.0.0.1")
+
+
 # test name → provider → reason
 KNOWN_FAILURES: dict[str, dict[str, str]] = {
     "test_only_what_is_visible_is_seen": {
         "local-unsafe": "it has no box to hide things in",
         "remote": "one user and one file system, as separates_sessions says",
+        "daytona": "one user and one file system, as separates_sessions says",
         "remote-exec": "one user and one file system, as separates_sessions says",
     },
 }
@@ -40,11 +53,33 @@ KNOWN_FAILURES: dict[str, dict[str, str]] = {
 UNAVAILABLE: dict[str, str] = {}
 
 
-@pytest.fixture(params=PROVIDERS)
-async def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+@pytest.fixture
+async def daytona(tmp_path: Path) -> AsyncIterator[DaytonaServer]:
+    server = DaytonaServer(tmp_path / "daytona")
+    await server.start()
+    yield server
+    await server.close()
+
+
+@pytest.fixture(params=[*PROVIDERS, "daytona"])
+async def make(request: pytest.FixtureRequest, tmp_path: Path, daytona: DaytonaServer) -> AsyncIterator[Make]:
     reason = KNOWN_FAILURES.get(request.function.__name__, {}).get(request.param)
     if reason:
         pytest.skip(reason)
+    if request.param == "daytona":
+        made: list[Provider] = []
+
+        def near() -> Provider:
+            try:
+                made.append(NearDaytona(Account(KEY, f"{daytona.url}/api")))
+            except ProviderUnavailable as error:
+                pytest.skip(str(error))
+            return made[-1]
+
+        yield near
+        for provider in made:  # its SDK warns of each session that was left open
+            await provider.close()
+        return
     make = functools.partial(PROVIDERS[request.param], tmp_path / "sandboxes")
     if request.param not in UNAVAILABLE:
         try:
@@ -54,7 +89,7 @@ async def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
             UNAVAILABLE[request.param] = str(error)
     if UNAVAILABLE[request.param]:
         cannot_be_tested(f"{request.param}: {UNAVAILABLE[request.param]}")
-    return make
+    yield make
 
 
 @pytest.fixture

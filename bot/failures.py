@@ -11,6 +11,7 @@ from bot.errors import AgentMissing, SandpiperError
 from bot.events import Cause
 
 KILLED = (-9, 137)  # by the kernel too, when there is no memory left
+LAST_LINES = 12  # V8 prints a stack after its word
 TRY_AGAIN = "Write here to try again."
 LESS_AT_ONCE = (
     "Ask for less at once (fewer tests or compilers side by side); "
@@ -39,7 +40,9 @@ class AgentDied(SandpiperError):
 
     def __init__(self, code: int | None, tail: str, *, starved: bool = False) -> None:
         how = "its exit code is not known" if code is None else f"exit code {code}"
-        short = (starved and code in KILLED) or _NO_MEMORY.search(tail) is not None
+        last = "\n".join(tail.splitlines()[-LAST_LINES:])
+        # What a tool of its own said before that may have been endured.
+        short = (starved and code in KILLED) or (code != 0 and _NO_MEMORY.search(last) is not None)
         if short:
             how += ", out of memory"
         elif code in KILLED:  # not by us: whom we kill we do not ask why

@@ -16,7 +16,7 @@ from bot.models import Caps, Mark, Mode, Outcome, SayingKind, TurnState, Verb
 from bot.programs import Program
 from bot.sessions import Defaults
 from tests.town import ANA, BEN, EVE, OPEN, Town, town
-from tests.world import MODEL_KEY, ScriptedProcess
+from tests.world import MODEL_KEY, LineCodec, ScriptedProcess
 
 POLICY = Policy(defaults=Defaults("acme/web", "lines"), allowlist=OPEN)
 
@@ -289,6 +289,18 @@ async def test_a_model_that_the_api_does_not_have_ends_with_those_that_are_known
         final = await t.final()
         assert final.reason == "404 no such model"
         assert "`model=`. Did you mean `large`? There is: small, large." in final.mend
+
+
+async def test_a_login_that_failed_ends_with_the_setting_that_holds_it(tmp_path: Path) -> None:
+    async def is_refused(agent: ScriptedProcess) -> None:
+        await agent.take()
+        agent.say(failed="401 invalid key", cause="login")
+
+    mine = LineCodec(capabilities=replace(LineCodec().capabilities, credential="api_key of 'lines'"))
+    async with town(tmp_path, [is_refused], agents={"lines": mine}) as t:
+        await t.say("one")
+        final = await t.final()
+        assert final.reason == "401 invalid key" and "(api_key of 'lines')" in final.mend
 
 
 async def test_an_agent_that_dies_three_times_ends_the_turn_with_its_exit_code(tmp_path: Path) -> None:

@@ -34,11 +34,16 @@ def test_out_of_memory_is_told_apart_with_what_to_do(code: int, tail: str, starv
         (3, "", True),
         (1, "NoMemoryErrorHere.py is fine", False),
         (None, "", False),
-        (0, "remembered all", False),
+        (0, "MemoryError", False),
     ],
 )
 def test_other_ends_are_no_matter_of_memory(code: int | None, tail: str, starved: bool) -> None:
     error = AgentDied(code, tail, starved=starved)
+    assert "memory)" not in error.what and not error.mend
+
+
+def test_what_was_endured_long_before_the_end_is_not_the_cause() -> None:
+    error = AgentDied(1, "a test: out of memory\n" + "working\n" * 12 + "TypeError: x is undefined")
     assert "memory)" not in error.what and not error.mend
 
 

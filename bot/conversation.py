@@ -123,11 +123,8 @@ class Conversation:
         )
         open_asks = await driver.store.open_asks(turn.session)
         self._asking = {ask.name: ask.deadline for ask in open_asks if ask.turn == turn.id}
-        self._word = (
-            driver.timeline.last_word
-        )  # heard before a restart, which came before what follows from it
-        if self._word is not None:
-            self._stopping = (await driver.store.inbox(turn.id)).stop_by
+        # Heard before a restart, which came before what follows from it.
+        self._word = driver.timeline.last_word
         async with feed:
             # Of before a restart: what was not brought yet, and ways that ended with the bot.
             self._share((*driver.timeline.offers, *driver.timeline.ports), feed)
@@ -208,8 +205,7 @@ class Conversation:
         """Nothing more to say to the agent? Else it was said, and its next word is awaited."""
         await self._tell_denied()
         driver = self._driver
-        if self._stopping:
-            raise TurnStopped(self._stopping)
+        await self._end_if_stopped()
         if completed.reason is not StopReason.END:
             why = completed.error or "The agent gave up without a reason."
             raise AgentFailed(why, completed.cause, await self._mend(completed.cause))
@@ -230,6 +226,13 @@ class Conversation:
         inbox = await driver.store.begin_finishing(driver.turn.id, driver.fence)
         await self._take_in(inbox, feed)
         return not inbox.inputs and not inbox.stop_by
+
+    async def _end_if_stopped(self) -> None:
+        """The agent's last word or its end may be heard before the bell of the stop that it obeyed, as after
+        a restart: the store knows."""
+        by = self._stopping or (await self._driver.store.inbox(self._driver.turn.id)).stop_by
+        if by:
+            raise TurnStopped(by)
 
     async def _take_in(self, inbox: Inbox, feed: Feed) -> None:
         if inbox.stop_by and not self._stopping:
@@ -323,8 +326,7 @@ class Conversation:
             self._last_words.hear_line(rest)
         tail = self._last_words.text()
         await self._step(Exited(code, tail))
-        if self._stopping:
-            raise TurnStopped(self._stopping)
+        await self._end_if_stopped()
         if code == NOT_FOUND and not self._driver.turn.out_offset:
             raise not_started(self._codec.name, tail)
         raise AgentDied(code, tail, starved=await self._memory_kills() > self._memory_kills_before)

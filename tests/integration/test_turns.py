@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from bot.core import Policy
 from bot.driver import Deadlines
 from bot.errors import PushRefused
 from bot.models import Caps, Mark, Mode, Outcome, SayingKind, TurnState, Verb
+from bot.ports import Store, Watch
 from bot.programs import Program
 from bot.sessions import Defaults
 from tests.town import ANA, BEN, EVE, OPEN, Town, town
@@ -263,6 +265,40 @@ async def test_a_dead_agent_is_resumed_in_the_same_worktree(tmp_path: Path) -> N
         assert final.outcome is Outcome.PUBLISHED and final.text == "went on"
         assert any("ran out of memory" in str(picture.rows) for picture in t.slack.pictures)
         assert await t.forge.file(final.branch, "begun.txt") == "begun"
+
+
+class DeafStore:
+    """A real store behind it, whose turns ring no bell: what an agent says is heard before a stop is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def watch(self, topic: str) -> Watch:
+        return self._store.watch("nothing" if topic.startswith("turn:") else topic)
+
+
+@pytest.mark.parametrize("how", [{"cancelled": True}, {"failed": "interrupted"}, {"done": "Done."}, {}])
+async def test_a_stop_that_is_not_heard_of_yet_is_one_all_the_same(
+    tmp_path: Path, how: dict[str, object]
+) -> None:
+    """As after a restart, when the agent has obeyed while nobody was there."""
+    stopped = asyncio.Event()
+
+    async def obeys(agent: ScriptedProcess) -> None:
+        await agent.take()
+        await stopped.wait()
+        agent.say(**how) if how else agent.exit(130)
+
+    async with town(tmp_path, [obeys], seen=lambda store: cast("Store", DeafStore(store))) as t:
+        await t.say("one")
+        await t.until(lambda: is_running(t))
+        await t.say("", verb=Verb.STOP, addressed=False)
+        stopped.set()
+        final = await t.final()
+        assert (final.outcome, final.reason) == (Outcome.STOPPED, "Stopped by Ana.")
 
 
 async def test_an_agent_that_is_killed_for_memory_ends_with_what_to_do(tmp_path: Path) -> None:

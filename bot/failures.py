@@ -12,7 +12,6 @@ from bot.events import Cause
 
 KILLED = (-9, 137)  # by the kernel too, when there is no memory left
 LAST_LINES = 12  # V8 prints a stack after its word
-TRY_AGAIN = "Write here to try again."
 LESS_AT_ONCE = (
     "Ask for less at once (fewer tests or compilers side by side); "
     "an operator can raise SANDPIPER_SANDBOX_MEMORY, where that is set."
@@ -65,7 +64,7 @@ def mend_of(cause: Cause, can: Capabilities, model: str = "", known: Sequence[st
         case Cause.NO_MODEL:
             return f"Choose another with `model=`. {instead(model, known) if known else ''}".strip()
         case Cause.MODEL:
-            return TRY_AGAIN
+            return "Write here to try again."
     return ""
 
 

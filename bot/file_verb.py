@@ -41,24 +41,29 @@ class FileVerb:
             row = await self._store.sandbox(self._sandboxes.key(session.owner))
         if session is None or row is None or not row.provider_id:
             return await self._answers.note(message, "no workspace", NO_WORKSPACE)
-        path = message.options["path"]
         try:
             async with asyncio.timeout(PATIENCE):
-                file = await self._fetched(message, session, row, path)
-        except (FileRefused, SandboxError, WorkspaceError, TimeoutError) as error:
-            why = "It took too long. Try again." if isinstance(error, TimeoutError) else str(error)
-            shown = plain(path)[:SHOWN_CHARS].replace("`", "ˋ")
-            return await self._answers.note(message, "not got", f"I cannot get `{shown}`. {why} {NOT_A_VERB}")
+                file = await self._fetched(message, session, row)
+        except (FileRefused, SandboxError, WorkspaceError) as error:
+            return await self._not_got(message, f"{error} {NOT_A_VERB}")
+        except TimeoutError:
+            return await self._not_got(message, "It took too long. Try again.")
+        except OSError as error:
+            return await self._not_got(message, f"The bot's disk fails ({error.strerror or error}).")
         saying = self._answers.saying(message, "get", SayingKind.FILE, "")
         new = await self._store.say(Saying(saying.key, saying.kind, saying.thread, file=file))
         if not new and file.path not in await self._store.shared_files():  # said and dropped before
             self._files.drop(file)
         return "got"
 
-    async def _fetched(self, message: Message, session: Session, row: SandboxRow, path: str) -> SharedFile:
+    async def _not_got(self, message: Message, why: str) -> str:
+        shown = plain(message.options["path"])[:SHOWN_CHARS].replace("`", "ˋ")
+        return await self._answers.note(message, "not got", f"I cannot get `{shown}`. {why}")
+
+    async def _fetched(self, message: Message, session: Session, row: SandboxRow) -> SharedFile:
         sandbox = await self._sandboxes.start(row)
         await self._store.touch_sandbox(row.id)
-        inside, size = await self._workspaces.file(session, sandbox, path)
+        inside, size = await self._workspaces.file(session, sandbox, message.options["path"])
         if size > LARGEST_FILE:
             most = size_words(LARGEST_FILE)
             raise FileRefused(f"It has {size_words(size)}, and at most {most} are brought.")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from bot.file_verb import NO_WORKSPACE
-from bot.models import SayingKind, Verb
+from bot.models import Identity, SayingKind, Verb
 from bot.shared_files import LARGEST_FILE
-from tests.town import BEN, EVE, Town, town
+from tests.town import ANA, BEN, EVE, Town, town
 from tests.world import ScriptedProcess
 
 KEY = "ghp_" + "a1B2c3D4" * 5
@@ -29,8 +30,8 @@ async def leaves_files(agent: ScriptedProcess) -> None:
     agent.say(done="Done.")
 
 
-async def get(t: Town, path: str, **more: object) -> str:
-    return await t.say("", verb=Verb.GET, options={"path": path}, addressed=False, **more)  # type: ignore[arg-type]
+async def get(t: Town, path: str, by: Identity = ANA, key: str = "") -> str:
+    return await t.say("", by, verb=Verb.GET, options={"path": path}, addressed=False, key=key)
 
 
 @pytest.mark.parametrize("path", ["docs/a report.txt", "./docs/../docs/a report.txt", "link.txt"])
@@ -71,6 +72,15 @@ async def test_what_is_no_file_of_the_workspace_is_not_handed_out(
         assert await get(t, path) == "not got"
         await t.until(lambda: any(why in note and "sentence" in note for note in t.slack.notes()))
         assert not t.slack.files and not list((tmp_path / "shared").iterdir())
+
+
+async def test_a_disk_of_the_bots_that_fails_is_told(tmp_path: Path) -> None:
+    async with town(tmp_path, [leaves_files]) as t:
+        await t.say("report")
+        await t.final()
+        shutil.rmtree(tmp_path / "shared")
+        assert await get(t, "docs/a report.txt") == "not got"
+        await t.until(lambda: any("disk fails (No such file" in note for note in t.slack.notes()))
 
 
 async def test_who_may_not_steer_gets_no_files(tmp_path: Path) -> None:

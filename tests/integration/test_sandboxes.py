@@ -18,7 +18,7 @@ from tests.fakes import FakeClock
 from tests.integration.test_turns import is_running, obeys_stop
 from tests.moody import moody
 from tests.town import town
-from tests.world import HostProvider, HostSandbox
+from tests.world import HostProvider, HostSandbox, ScriptedProcess
 
 ANA = Identity("slack", "slack:T1", "U_ANA", "Ana")
 BEN = Identity("slack", "slack:T1", "U_BEN", "Ben")
@@ -168,3 +168,23 @@ async def test_a_sandbox_on_a_disk_that_is_away_is_not_replaced(tmp_path: Path) 
         assert list(it.provider.boxes) == [box.id]
         it.provider.host = "disk-1"
         assert await it.box(ANA) is box
+
+
+async def test_a_turn_whose_sandbox_is_on_a_disk_that_is_away_says_so(tmp_path: Path) -> None:
+    async def answers(agent: ScriptedProcess) -> None:
+        await agent.take()
+        agent.say(done="Here.")
+
+    async with town(tmp_path, [answers, answers]) as t:
+        t.provider.host = "disk-1"
+        await t.say("one")
+        await t.final()
+        t.provider.host = "disk-2"
+        await t.say("two", addressed=False)
+        final = await t.final(2)
+        assert final.outcome is Outcome.FAILED and "another disk or machine (disk-1)" in final.reason
+        assert "sandbox reset" in final.mend
+        t.provider.host = "disk-1"
+        await t.say("three", addressed=False)
+        assert (await t.final(3)).text == "Here."
+        assert len(t.provider.boxes) == 1

@@ -17,8 +17,8 @@ _NO_CREDENTIAL = re.compile(
 )
 _SPENT = re.compile(r"quota|billing|credit balance|usage limit|payment required", re.IGNORECASE)
 _RATE = re.compile(r"rate.?limit|too many requests|tokens per min", re.IGNORECASE)
-_NO_PROVIDER = re.compile(r"ModelNotFound|Model not found|ProviderNotFound|ProviderInitError", re.IGNORECASE)
 _NOT_HAD = re.compile(r"ModelNotFound|Model not found|ProviderNotFound", re.IGNORECASE)
+_NO_PROVIDER = re.compile(rf"{_NOT_HAD.pattern}|ProviderInitError", re.IGNORECASE)
 _STACK = "\n    at "
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from bot.access import Allowlist
 from bot.app_agents import agents_of
+from bot.app_sandboxes import provider_of
 from bot.clock import SystemClock
 from bot.core import Core, Policy
 from bot.driver import Deadlines
@@ -23,7 +24,7 @@ from bot.errors import ForgeError, SettingsError, SurfaceBusy
 from bot.losses import Losses
 from bot.models import Caps
 from bot.operators import Operators
-from bot.ports import Provider, Surface
+from bot.ports import Surface
 from bot.reconcile import Reconcile
 from bot.sandboxes import Ages, Sandboxes
 from bot.sessions import Defaults
@@ -39,8 +40,6 @@ from handlers.operator import ask_the_bot, operators_door
 from handlers.slack.install import PATH as SLACK_PATH
 from handlers.slack.install import Slack, connect
 from handlers.web.server import Later, WebServer, application
-from sandbox.cgroups import Limits
-from sandbox.local import local_provider
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
 
@@ -82,7 +81,7 @@ async def operate(settings: Settings, do: str, id: str, *, yes: bool) -> str:
     async with AsyncExitStack() as stack:
         store = await SqliteStore.open(data_dir, clock, QueueDispatcher())
         stack.push_async_callback(store.close)
-        provider = _provider(settings)
+        provider = provider_of(settings)
         stack.push_async_callback(provider.close)
         sandboxes = Sandboxes(store, provider, clock, settings.installation, _ages(settings))
         reconcile = Reconcile(store, sandboxes)
@@ -99,7 +98,7 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
         store = await SqliteStore.open(settings.data_dir, clock, dispatcher)
         stack.push_async_callback(store.close)
         agents, programs = agents_of(settings)
-        provider = _provider(settings)
+        provider = provider_of(settings)
         stack.push_async_callback(provider.close)
         await provider.check()
         if provider.warning:
@@ -199,19 +198,6 @@ async def _patiently(who: str, call: Callable[[], Awaitable[T]]) -> T:
             wait, error = AWAY_RETRY, str(failed)
         log.warning("%s does not answer yet: %s", who, error)
         await asyncio.sleep(max(AWAY_RETRY, wait))
-
-
-def _provider(settings: Settings) -> Provider:
-    return local_provider(
-        settings.data_dir / "sandboxes",
-        unsafe=settings.sandbox.unsafe,
-        tools=settings.sandbox.tools,
-        mode=settings.egress.mode,
-        allow=settings.egress.allow,
-        loopback=settings.egress.loopback,
-        ports_host=settings.sandbox.ports_host,
-        limits=Limits(settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus),
-    )
 
 
 def _policy(settings: Settings) -> Policy:

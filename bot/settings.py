@@ -145,7 +145,7 @@ class SandboxSettings(Section):
     ports that agents share; without it they don't. memory (bytes, or as in 4GiB), pids (processes and
     threads), cpus (processors' time): limits of each sandbox; 0: none."""
 
-    provider: Literal["local"] = "local"
+    provider: Literal["local", "daytona"] = "local"
     unsafe: bool = False
     idle_stop: float = Field(default=1800, gt=0)
     ttl: float = Field(default=0, ge=0)
@@ -157,6 +157,17 @@ class SandboxSettings(Section):
     cpus: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     _lists = field_validator("tools", mode="before")(_split)
+
+
+class DaytonaSettings(Section):
+    """The account at Daytona. target: a region. snapshot, image: what sandboxes are made of, the image if
+    both are there; without them the account's own default."""
+
+    api_key: SecretStr = SecretStr("")
+    api_url: str = "https://app.daytona.io/api"
+    target: str = ""
+    snapshot: str = ""
+    image: str = ""
 
 
 class EgressSettings(Section):
@@ -260,6 +271,7 @@ class Settings(BaseSettings):
     deadline: DeadlineSettings = DeadlineSettings()
     cap: CapSettings = CapSettings()
     sandbox: SandboxSettings = SandboxSettings()
+    daytona: DaytonaSettings = DaytonaSettings()
     egress: EgressSettings = EgressSettings()
     agent: AgentSettings = AgentSettings()
     anthropic: AnthropicSettings = AnthropicSettings()
@@ -354,6 +366,8 @@ def _complete(settings: Settings) -> None:
         github.private_key.get_secret_value() or github.webhook_secret.get_secret_value()
     ):
         missing.append(f"{PREFIX}GITHUB_APP_ID")
+    if settings.sandbox.provider == "daytona" and not settings.daytona.api_key.get_secret_value():
+        missing.append(f"{PREFIX}DAYTONA_API_KEY")
     if settings.github_on and not github.private_key.get_secret_value():
         missing.append(f"{PREFIX}GITHUB_PRIVATE_KEY")
     if settings.github_on and not github.webhook_secret.get_secret_value():

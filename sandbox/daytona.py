@@ -177,6 +177,7 @@ class DaytonaProvider:
     name = "daytona"
     host = ""
     warning = ""
+    separates_sessions = False  # one user, one file system
 
     def __init__(self, account: Account) -> None:
         try:

@@ -28,6 +28,7 @@ OTHERWISE = (
 
 class Isolation(Protocol):
     warning: str  # what every status repeats; "" = none
+    separates_sessions: bool  # as Provider's
 
     def paths(self, place: Place) -> tuple[str, str, str]:
         """Home, workspaces and repositories, as programs see them."""
@@ -68,6 +69,8 @@ class Isolation(Protocol):
 
 class Bubblewrap:
     """Every program in a box of its own, with the sandbox's egress proxy as the only way out."""
+
+    separates_sessions = True
 
     def __init__(self, options: Options, allow: Iterable[str], limits: Limits | None = None) -> None:
         self._options = options
@@ -209,6 +212,7 @@ def mend(said: str, switches: Sequence[tuple[str, str, str]] = SWITCHES) -> str:
 class Unisolated:
     """No box at all: programs run as the bot's own user. Only where somebody asked for it by name."""
 
+    separates_sessions = False
     warning = "unsafe: agents run without isolation, as the bot's own user on its machine"
 
     def paths(self, place: Place) -> tuple[str, str, str]:

@@ -137,6 +137,7 @@ class LocalProvider:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.host = _host_of(self._directory)
         self.warning = isolation.warning
+        self.separates_sessions = isolation.separates_sessions
         self._known: dict[str, LocalSandbox] = {}
 
     async def check(self) -> None:

@@ -59,10 +59,6 @@ class RemoteSandbox:
     port, host: where the supervisor's door listens in the box.
     """
 
-    # One user, one file system: every session's programs see the directories of all the others, whatever
-    # a launch says is visible.
-    separates_sessions = False
-
     def __init__(
         self,
         box: Box,

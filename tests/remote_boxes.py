@@ -140,6 +140,7 @@ class DirectoryProvider:
     name = "remote"
     host = ""
     warning = ""
+    separates_sessions = False  # one user, one file system
 
     def __init__(self, directory: Path, *, door: bool = True) -> None:
         self._directory = directory

@@ -26,7 +26,7 @@ EDGES = ("handlers", "sandbox", "storage")
 OURS = (*PRODUCT, "tests")
 
 COMPOSERS = frozenset(
-    {"bot.app", "bot.app_agents", "bot.cli", "bot.__main__"}
+    {"bot.app", "bot.app_agents", "bot.app_sandboxes", "bot.cli", "bot.__main__"}
 )  # the only ones who know every part
 WITH_PLAYGROUND = frozenset({"bot.cli"})  # the demo
 VOCABULARY = frozenset({"bot", "bot.ports", "bot.models", "bot.events", "bot.errors", "bot.timeline"})

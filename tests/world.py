@@ -596,6 +596,7 @@ class HostProvider:
     name = "host"
     host = ""
     warning = ""
+    separates_sessions = True
 
     def __init__(self, root: Path, scripts: Sequence[Script] = ()) -> None:
         self.root = root

@@ -458,7 +458,6 @@ async def test_large_files_and_odd_names(stage: Stage, tmp_path: Path) -> None:
 
 
 async def test_sessions_are_not_separated_but_what_is_named_is_there(stage: Stage) -> None:
-    assert not stage.sandbox.separates_sessions
     mine = f"{stage.sandbox.workspaces}/mine"
     result = await stage.sandbox.run(Launch(("pwd",), mine, visible=(mine,)))
     assert result.out.decode().strip() == mine

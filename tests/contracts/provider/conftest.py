@@ -40,14 +40,7 @@ class NearDaytona(DaytonaProvider):
 
 
 # test name → provider → reason
-KNOWN_FAILURES: dict[str, dict[str, str]] = {
-    "test_only_what_is_visible_is_seen": {
-        "local-unsafe": "it has no box to hide things in",
-        "remote": "one user and one file system, as separates_sessions says",
-        "daytona": "one user and one file system, as separates_sessions says",
-        "remote-exec": "one user and one file system, as separates_sessions says",
-    },
-}
+KNOWN_FAILURES: dict[str, dict[str, str]] = {}
 
 # why a provider cannot work here ("" = it can), asked once
 UNAVAILABLE: dict[str, str] = {}

@@ -1,0 +1,44 @@
+"""The provider of sandboxes that the settings choose, and nothing of the others."""
+
+from __future__ import annotations
+
+from bot.ports import Provider
+from bot.settings import Settings
+from sandbox.cgroups import Limits
+from sandbox.daytona import Account, DaytonaProvider
+from sandbox.local import local_provider
+
+
+def provider_of(settings: Settings) -> Provider:
+    """Raises ProviderUnavailable where its SDK is not installed."""
+    match settings.sandbox.provider:
+        case "local":
+            return _local(settings)
+        case "daytona":
+            return _daytona(settings)
+
+
+def _local(settings: Settings) -> Provider:
+    return local_provider(
+        settings.data_dir / "sandboxes",
+        unsafe=settings.sandbox.unsafe,
+        tools=settings.sandbox.tools,
+        mode=settings.egress.mode,
+        allow=settings.egress.allow,
+        loopback=settings.egress.loopback,
+        ports_host=settings.sandbox.ports_host,
+        limits=Limits(settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus),
+    )
+
+
+def _daytona(settings: Settings) -> Provider:
+    about = settings.daytona
+    return DaytonaProvider(
+        Account(
+            about.api_key.get_secret_value(),
+            about.api_url,
+            target=about.target,
+            snapshot=about.snapshot,
+            image=about.image,
+        )
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -11,6 +11,7 @@ from bot.models import Identity, Person, Repository, ThreadKey
 from bot.ports import Forge, Surface
 
 MAY_WRITE = frozenset({"admin", "maintain", "write"})
+MAY_READ = MAY_WRITE | {"triage", "read"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class Allowlist:
     repositories: Sequence[str] = ()
 
 
+async def _nothing(owner: Person) -> Sequence[Repository]:
+    return ()
+
+
 class Access:
     """The one place that says yes or no."""
 
@@ -35,11 +40,14 @@ class Access:
         surfaces: Mapping[str, Surface],
         allowlist: Allowlist,
         steer_policy: str = "collaborators",
+        within_reach: Callable[[Person], Awaitable[Sequence[Repository]]] = _nothing,
     ) -> None:
+        """within_reach: of a session's owner, the repositories besides its own that its agent can read."""
         self._forge = forge
         self._surfaces = surfaces
         self._allowlist = allowlist
         self._steer_policy = steer_policy
+        self._within_reach = within_reach
 
     async def may_work(self, identity: Identity, thread: ThreadKey, repository: Repository | None) -> None:
         """May this person have an agent work here, on this repository? Raises Denied."""
@@ -60,11 +68,29 @@ class Access:
     ) -> None:
         """May this person's words go into the owner's session? Raises Denied."""
         await self.may_work(identity, thread, repository)
-        if self._steer_policy == "owner" and not _same(identity, owner):
+        if _same(identity, owner):
+            return
+        if self._steer_policy == "owner":
             raise Denied(
                 f"Only {owner.identity.name} may steer this session.",
                 "The operator can widen this with SANDPIPER_STEER_POLICY=collaborators.",
             )
+        for other in await self._within_reach(owner):
+            if not await self._may_read(identity, thread, other):
+                raise Denied(  # which one, is theirs to know who may read it
+                    f"The agent here could show you code that you may not read: {owner.identity.name}'s "
+                    "sandbox holds other repositories too, and cannot keep them apart.",
+                    f"{owner.identity.name} can go on, or you start a thread of your own.",
+                )
+
+    async def _may_read(self, identity: Identity, thread: ThreadKey, repository: Repository) -> bool:
+        if identity.surface == "github":
+            return await self._forge.permission(repository, identity.user) in MAY_READ
+        try:
+            await self.may_work(identity, thread, repository)
+        except Denied:
+            return False
+        return True
 
     async def _may_write(self, identity: Identity, repository: Repository | None) -> None:
         if repository is None:

@@ -85,7 +85,7 @@ class Core:
         self._owner = owner
         self.sandboxes = Sandboxes(store, provider, clock, policy.installation, policy.ages)
         self.reconcile = Reconcile(store, self.sandboxes)
-        access = Access(forge, surfaces, policy.allowlist, policy.steer_policy)
+        access = Access(forge, surfaces, policy.allowlist, policy.steer_policy, self.sandboxes.within_reach)
         workspaces = Workspaces(store, forge, scratch, policy.git_name, policy.git_email)
         pull_requests = PullRequests(forge, workspaces, clock)
         endings = Endings(store, surfaces, self.sandboxes, workspaces, pull_requests, clock, policy.deadlines)

@@ -627,6 +627,11 @@ class Store(Protocol):
         """All that there are (those that were deleted and not replaced are left out)."""
         ...
 
+    async def checked_out(self, key: SandboxKey) -> Sequence[Repository]:
+        """Repositories whose code is in the sandbox of a key, or will be: of its person's sessions that had
+        a turn since it was made."""
+        ...
+
     async def touch_sandbox(self, id: int) -> None:
         """It is in use now, and runs."""
         ...

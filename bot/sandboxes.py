@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from bot.errors import SandboxError, SandboxGone, SandboxUnreachable, StoreUnavailable
-from bot.models import Person, SandboxKey, SandboxRow, SandboxState, Session
+from bot.models import Person, Repository, SandboxKey, SandboxRow, SandboxState, Session
 from bot.patience import patiently
 from bot.ports import Clock, Provider, Sandbox, Store
 from bot.timeline import span
@@ -64,6 +64,11 @@ class Sandboxes:
         """All that the store knows of and this provider, here, can reach."""
         known = await self._store.sandboxes(self.installation, self._provider.name)
         return [row for row in known if self._reaches(row)]
+
+    async def within_reach(self, owner: Person) -> Sequence[Repository]:
+        """Whose code an agent can read in the owner's sandbox, whatever its session: where the provider keeps
+        sessions apart, nothing; elsewhere all that was checked out there."""
+        return () if self._provider.separates_sessions else await self._store.checked_out(self.key(owner))
 
     async def ready(self, owner: Person) -> Ready:
         """The owner's sandbox, running. Unreachable is retried; only gone is replaced."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 
-from bot.models import Reset, SandboxKey, SandboxRow, SandboxState, Saying, SayingKind, ThreadKey
-from storage import outbox
+from bot.models import Repository, Reset, SandboxKey, SandboxRow, SandboxState, Saying, SayingKind, ThreadKey
+from storage import outbox, repositories
 from storage.database import Row, Tx
 
 GONE = "the sandbox that it was in no longer exists"
@@ -81,6 +82,18 @@ def _forget_what_was_in(tx: Tx, person: int, gone: str, why: str) -> None:
             " Write here to have it done again.",
         )
         outbox.put(tx, note)
+
+
+def checked_out(tx: Tx, key: SandboxKey) -> Sequence[Repository]:
+    sandbox = get(tx, key)
+    rows = tx.all(
+        "SELECT DISTINCT sessions.repository AS id FROM sessions JOIN turns ON turns.session = sessions.id"
+        " WHERE sessions.owner = ? AND sessions.repository IS NOT NULL"
+        " AND (turns.ended_at = 0 OR turns.ended_at >= ?) ORDER BY sessions.repository",
+        key.person,
+        math.inf if sandbox is None else sandbox.created_at,
+    )
+    return [repositories.get(tx, row["id"]) for row in rows]
 
 
 def touch(tx: Tx, id: int) -> None:

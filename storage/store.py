@@ -332,6 +332,9 @@ class SqliteStore:
     async def sandboxes(self, installation: str, provider: str) -> Sequence[SandboxRow]:
         return await self._read(lambda tx: sandboxes.all_of(tx, installation, provider))
 
+    async def checked_out(self, key: SandboxKey) -> Sequence[Repository]:
+        return await self._read(lambda tx: sandboxes.checked_out(tx, key))
+
     async def touch_sandbox(self, id: int) -> None:
         await self._write(lambda tx: sandboxes.touch(tx, id))
 

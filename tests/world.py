@@ -210,7 +210,8 @@ class MemorySurface:
 @dataclass
 class DirectoryForge:
     """acme/web as a bare repository; a push is a fetch from the bundle. Set `trouble` to fail, and
-    `renamed` to have it called otherwise."""
+    `renamed` to have it called otherwise. `others`: repositories of the same code. permissions: by account,
+    or by "account@owner/name"."""
 
     root: Path
     permissions: dict[str, str] = field(default_factory=dict)
@@ -219,6 +220,7 @@ class DirectoryForge:
     states: dict[int, str] = field(default_factory=dict)  # of pull requests that are not open
     pushes: int = 0
     trouble: list[Exception] = field(default_factory=list)
+    others: tuple[Repository, ...] = ()
     renamed: str = ""
     stuck: asyncio.Event | None = None  # a push then waits for it
     far: asyncio.Event | None = None  # the code then comes when it is set
@@ -243,13 +245,17 @@ class DirectoryForge:
         )
 
     async def repository(self, name: str) -> Repository:
+        for other in self.others:
+            if name in (other.full_name, str(other.id)):
+                return other
         if name not in ("acme/web", "1"):
             raise RepositoryUnknown(f"There is no repository {name}.", "Install the App on it.")
         head = await shell("git symbolic-ref --short HEAD", cwd=self.bare)
         return Repository(1, self.renamed or "acme/web", head, False, 11)
 
     async def permission(self, repository: Repository, login: str) -> str:
-        return self.permissions.get(login, "none")
+        either = self.permissions.get(login, "none")
+        return self.permissions.get(f"{login}@{repository.full_name}", either)
 
     async def bundle(self, repository: Repository, have: Sequence[str], to: Path) -> CodeBundle:
         if self.far is not None:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from bot.models import Memory, Record, SandboxKey, SandboxState, SayingKind, TurnState
-from tests.contracts.store.stage import ANN, BOB, ZOE, Stage, note, slack
+from tests.contracts.store.stage import ANN, API, BOB, WEB, ZOE, Stage, note, slack
 
 
 async def test_an_identity_is_the_same_person_every_time(stage: Stage) -> None:
@@ -55,6 +55,26 @@ async def test_a_sandbox_is_remembered_by_its_key(stage: Stage) -> None:
     assert await stage.store.sandbox(mine) == saved
     assert (saved.provider_id, saved.host, saved.key) == ("box-1", "host-1", mine)
     assert await stage.store.sandbox(await key(stage, "daytona")) is None
+
+
+async def test_whose_code_is_in_a_sandbox(stage: Stage) -> None:
+    mine = await key(stage)
+    assert await stage.store.checked_out(mine) == []
+    before = await stage.running("before")
+    await stage.finish(before)
+    stage.clock.advance(1)
+    await stage.store.save_sandbox(mine, "box-1", "")
+    assert await stage.store.checked_out(mine) == []  # its turn was in another one
+    await stage.start("bobs", by=BOB)
+    ended = await stage.start("ended", repository=API)
+    assert ended.turn is not None
+    await stage.finish(await stage.run(ended.turn))
+    assert await stage.store.checked_out(mine) == [API]
+    await stage.start("open", repository=WEB)
+    await stage.start("again", repository=WEB)
+    await stage.start("none", repository=None)
+    assert await stage.store.checked_out(mine) == [WEB, API]
+    assert await stage.store.checked_out(await key(stage, "daytona")) == [WEB]
 
 
 async def test_a_sandbox_that_is_gone_is_replaced(stage: Stage) -> None:

@@ -56,7 +56,16 @@ class ProviderUnavailable(SandboxError):
 
 
 class SandboxUnreachable(SandboxError):
-    """It does not answer now. Retry, start, recover; never replace."""
+    """It does not answer now. Retry, start, recover; never replace. retry_after: seconds before which its
+    provider will not hear of it again; 0 = it did not say."""
+
+    def __init__(self, what: str, mend: str = "", *, retry_after: float = 0.0) -> None:
+        super().__init__(what, mend)
+        self.retry_after = retry_after
+
+
+class ProviderAway(SandboxUnreachable):
+    """The provider itself does not answer, or has no time for us now: waiting helps."""
 
 
 class SandboxNotRunning(SandboxError):

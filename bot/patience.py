@@ -26,8 +26,8 @@ async def patiently(clock: Clock, call: Callable[[], Awaitable[T]], tries: int =
             return await call()
         except SurfaceBusy as busy:
             pause = max(pause, busy.retry_after)
-        except SandboxUnreachable:
-            pass
+        except SandboxUnreachable as away:
+            pause = max(pause, away.retry_after)
         except ForgeError as error:
             if not error.retryable:
                 raise

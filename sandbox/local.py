@@ -39,10 +39,10 @@ from bot.errors import (
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
 from sandbox.bubblewrap import Options, Place
 from sandbox.cgroups import SETTINGS, Limits
+from sandbox.egress_modes import MODES, EgressMode
 from sandbox.execute import execute
 from sandbox.inside.egress import Rules
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
-from sandbox.local_egress import MODES, EgressMode
 from sandbox.local_ports import LocalPorts
 from sandbox.process import (
     HANDOVER_FD,

@@ -7,9 +7,8 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 from bot.errors import SandboxError
 from bot.models import DeniedHost
@@ -17,38 +16,6 @@ from sandbox.inside.egress import ALLOW_SETTING
 from sandbox.process import INSIDE, helper, run_helper
 
 PROGRAM = INSIDE / "egress.py"
-
-EgressMode = Literal["open", "registries", "list"]
-
-# Where agents' models live, and where builds and tests fetch what they need.
-REGISTRIES = (
-    "api.anthropic.com:443",
-    "console.anthropic.com:443",
-    "platform.claude.com:443",
-    "api.openai.com:443",
-    "auth.openai.com:443",
-    "chatgpt.com:443",
-    "openrouter.ai:443",
-    "generativelanguage.googleapis.com:443",
-    "models.dev:443",
-    "registry.npmjs.org:443",
-    "registry.yarnpkg.com:443",
-    "pypi.org:443",
-    "files.pythonhosted.org:443",
-    "crates.io:443",
-    "index.crates.io:443",
-    "static.crates.io:443",
-    "proxy.golang.org:443",
-    "sum.golang.org:443",
-    "rubygems.org:443",
-    "index.rubygems.org:443",
-    "repo.maven.apache.org:443",
-    "repo1.maven.org:443",
-    "plugins.gradle.org:443",
-    "repo.packagist.org:443",
-)
-# What each mode of SANDPIPER_EGRESS_MODE lets through besides the operator's own list.
-MODES: Mapping[EgressMode, tuple[str, ...]] = {"open": ("*:443",), "registries": REGISTRIES, "list": ()}
 
 
 class Egress:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 DOOR_PORT = 28173  # no known service's, and below those that Linux gives away by itself (32768 on)
 PAUSES = (0.2, 1.0)  # seconds before a call that did not come through is tried again
+LONGEST_PAUSE = 20.0  # seconds
 KNOCKS = 3  # tries at the door, each but the first with a fresh address, before a command does it
 DOOR_REST = 30.0  # seconds for which a door that does not answer is left alone
 COMMAND_TIMEOUT = 60.0
@@ -303,13 +304,17 @@ class RemoteSupervisor:
 
 
 async def persistently(call: Callable[[], Awaitable[T]]) -> T:
-    """Unreachable is not gone: make a call that bears it again, a few times."""
+    """Unreachable is not gone: make a call that bears it again, a few times, and no sooner than its provider
+    says. One that asks for more time than LONGEST_PAUSE is left to whoever called us."""
     for pause in PAUSES:
         try:
             return await call()
         except SandboxUnreachable as error:
+            if error.retry_after > LONGEST_PAUSE:
+                raise
             log.info("%s Trying again.", error)
-        await asyncio.sleep(pause)
+            wait = max(pause, error.retry_after)
+        await asyncio.sleep(wait)
     return await call()
 
 

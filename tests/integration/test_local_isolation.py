@@ -23,9 +23,9 @@ import pytest
 
 from bot.errors import ProviderUnavailable, SandboxError
 from bot.models import DeniedHost, Launch
+from sandbox.egress_modes import MODES, EgressMode
 from sandbox.isolation import Unisolated, mend
 from sandbox.local import LocalProvider, LocalSandbox, local_provider
-from sandbox.local_egress import MODES, EgressMode
 from tests.boxes import cannot_be_tested
 from tests.local_boxes import attempt, make, sh
 

@@ -9,9 +9,9 @@ import pytest
 from bot.errors import SandboxError, SandboxGone, SandboxUnreachable, SettingsError
 from bot.models import Launch
 from sandbox.bubblewrap import Options, Place, build, on_host, reaching
+from sandbox.egress_modes import MODES, EgressMode
 from sandbox.inside.egress import Rules
 from sandbox.local import local_provider
-from sandbox.local_egress import MODES, EgressMode
 
 
 @pytest.mark.parametrize(

@@ -708,7 +708,9 @@ class Launch:
     visible: directories besides the home that it may see (others stay hidden where the provider
         can do so). loopback: TCP ports on the bot's own host, named by the operator, that appear
         at the same port on the box's loopback. ours: a command of the bot's own, whose PATH has
-        the system's programs only and none from the home.
+        the system's programs only and none from the home. installs: ours too, and the only kind that may
+        write among the agents' programs; of the home and of sessions it sees nothing, where the provider
+        can do so.
     """
 
     argv: tuple[str, ...]
@@ -718,6 +720,7 @@ class Launch:
     visible: tuple[str, ...] = ()
     loopback: tuple[int, ...] = ()
     ours: bool = False
+    installs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,7 @@ class Sandbox(Protocol):
     home: str
     workspaces: str  # a directory per session lives here
     repositories: str  # a bare clone per repository lives here
+    agents: str  # the agents' programs; only a launch that installs may write there
 
     async def state(self) -> SandboxState: ...
 

@@ -1,7 +1,9 @@
 """Agents' programs in a sandbox: installed at pinned versions, and looked at before each start.
 
-A version has a directory of its own in the home, so another pin is put beside the one that runs, never
-over it. What is called is a path, so an older program of the same name earlier on PATH is not.
+A version has a directory of its own, so another pin is put beside the one that runs, never over it. What is
+called is a path, so an older program of the same name earlier on PATH is not. Programs that are ours to
+install lie where no turn can change them, where the provider can do so, and nothing in the home has a say in
+how they are installed, found and started.
 """
 
 from __future__ import annotations
@@ -20,12 +22,19 @@ INSTALL_SECONDS = 480.0  # below the usual deadline of a preparation, so that wh
 LOOK_SECONDS = 60.0
 WRONG_VERSION = 64
 
-# $1 the directory of installed agents, $2 the program, $3 the pinned version or "". Prints the path, a line
-# that changes when the program does, and what it calls itself. $4: such a line of an earlier look.
+# $1 the directory of installed agents, $2 the program, $3 the pinned version or "". Prints the path, that of
+# the interpreter where the program's first line has it looked for on PATH, a line that changes when the
+# program does, and what it calls itself. $4: such a line of an earlier look.
 _LOOK = r"""
 PATH="$1/node_modules/.bin:$PATH"
 found=$(command -v -- "$2") || exit 127
 echo "$found"
+first=$(head -c 200 -- "$found" | tr -d '\000' | head -n 1)
+words=${first#"#!/usr/bin/env "}
+test "$words" != "$first" || words=
+words=${words#-S }
+case $words in *[!A-Za-z0-9_.=\ -]*) words= ;; esac
+named=$(command -v -- "${words%% *}") && echo "$named${words#"${words%% *}"}" || echo
 file=$(readlink -f -- "$found")
 stamp=$(stat -c '%n %s %i %y %z' -- "$file")
 echo "$stamp"
@@ -48,7 +57,9 @@ goal=$1; shift
 mkdir -p "$(dirname "$goal")"
 made=$(mktemp -d "$goal.XXXXXX")
 trap 'rm -rf "$made"' EXIT
+export npm_config_cache="$made/.cache"
 npm install --prefix "$made" --no-audit --no-fund --no-update-notifier --loglevel=error "$@" >&2
+rm -rf "$npm_config_cache"
 test -L "$goal" || ! test -e "$goal" || mv -T "$goal" "$made.before"
 ln -s "$(basename "$made")" "$made.link"
 mv -T "$made.link" "$goal"
@@ -99,32 +110,35 @@ class Programs:
             return ()
         key = (sandbox.id, agent)
         async with self._locks.setdefault(key, asyncio.Lock()):
-            path = await self._look(key, sandbox, agent, program)
-            if path is None:
+            found = await self._look(key, sandbox, agent, program)
+            if found is None:
                 named = program.packages[0]
                 await installing(named)
                 await _install(sandbox, agent, program)
-                path = await self._look(key, sandbox, agent, program)
-                if path is None:
+                found = await self._look(key, sandbox, agent, program)
+                if found is None:
                     raise AgentMissing(
                         f"{named} was installed, but has no program {program.command[0]!r} of that version."
                     )
         where = _directory(sandbox, agent, program)
-        if not path.startswith(f"{where}/"):
-            return (path, *program.command[1:])
-        return ("sh", "-c", _CALL, agent, where, path, *program.command[1:])
+        if not found[-1].startswith(f"{where}/"):
+            return (*found, *program.command[1:])
+        return ("/bin/sh", "-c", _CALL, agent, where, *found, *program.command[1:])
 
-    async def _look(self, key: tuple[str, str], sandbox: Sandbox, agent: str, program: Program) -> str | None:
-        """Where the program is; None: it has to be installed."""
+    async def _look(
+        self, key: tuple[str, str], sandbox: Sandbox, agent: str, program: Program
+    ) -> tuple[str, ...] | None:
+        """How the program is called, without its arguments; None: it has to be installed."""
         where, seen = _directory(sandbox, agent, program), self._seen.get(key, "")
         arguments = (where, program.command[0], program.version, seen)
-        launch = Launch(("sh", "-c", _LOOK, "look", *arguments), sandbox.home)
+        # What is not ours to install may be in the home.
+        ours = bool(program.packages)
+        launch = Launch(("/bin/sh", "-c", _LOOK, "look", *arguments), sandbox.home, installs=ours)
         done = await sandbox.run(launch, timeout=LOOK_SECONDS)
-        path, _, rest = done.out.decode(errors="replace").partition("\n")
-        stamp, _, told = rest.partition("\n")
+        path, interpreter, stamp, told = _lines(done.out.decode(errors="replace"))
         if done.code == 0:
             self._seen[key] = stamp
-            return path
+            return (*interpreter.split(), path)
         if program.packages:
             return None
         if done.code == WRONG_VERSION:
@@ -139,14 +153,21 @@ class Programs:
         )
 
 
+def _lines(said: str) -> list[str]:
+    """Of a look: three lines, and what is left."""
+    lines = said.split("\n", 3)
+    return [*lines, *[""] * (4 - len(lines))]
+
+
 async def _install(sandbox: Sandbox, agent: str, program: Program) -> None:
     where = _directory(sandbox, agent, program)
     env = {"npm_config_registry": program.registry} if program.registry else {}
     launch = Launch(
-        ("sh", "-c", _INSTALL, "install", where, *program.packages),
+        ("/bin/sh", "-c", _INSTALL, "install", where, *program.packages),
         sandbox.home,
         env,
         loopback=loopback_ports(program.registry),
+        installs=True,
     )
     done = await sandbox.run(launch, timeout=INSTALL_SECONDS)
     if done.code:
@@ -160,4 +181,4 @@ async def _install(sandbox: Sandbox, agent: str, program: Program) -> None:
 def _directory(sandbox: Sandbox, agent: str, program: Program) -> str:
     """Of the version that is installed, so that a new pin of the packages is not taken for an old one."""
     pinned = program.packages[0].rpartition("@")[2] if program.packages else ""
-    return f"{sandbox.home}/.sandpiper/agents/{agent}/{program.version or pinned or 'any'}"
+    return f"{sandbox.agents}/{agent}/{program.version or pinned or 'any'}"

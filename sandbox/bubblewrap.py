@@ -25,6 +25,7 @@ from sandbox.process import INSIDE
 HOME = "/home/agent"
 WORKSPACES = "/workspace"
 REPOSITORIES = "/repositories"
+AGENTS = "/opt/agents"  # read-only, but for a launch that installs
 PROGRAMS = "/run/sandpiper"  # our own programs, read-only
 EGRESS = "/run/egress"  # the directory of the egress proxy's socket
 PROXY_PORT = 3128
@@ -72,6 +73,11 @@ class Place:
     @property
     def repositories(self) -> Path:
         return self.root / "repositories"
+
+    @property
+    def agents(self) -> Path:
+        """Of all sandboxes: whoever installs there sees nothing of any person."""
+        return self.root.parent / "agents"
 
     @property
     def spool(self) -> Path:
@@ -172,8 +178,7 @@ def build(
         *etc(place),
         *("--ro-bind", str(INSIDE), PROGRAMS),
         *("--ro-bind", str(place.egress / "box"), EGRESS),
-        *("--bind", str(place.home), HOME, "--dir", WORKSPACES, "--dir", REPOSITORIES),
-        *visible(place, launch.visible),
+        *own(place, launch, options),
         *("--chdir", launch.cwd),
         *("--remount-ro", "/"),
         "--",
@@ -252,6 +257,17 @@ ETC_FILES = {
 }
 
 
+def own(place: Place, launch: Launch, options: Options) -> Sequence[str]:
+    """What is the sandbox's. Whoever installs an agent has an empty home, so that nothing in a person's home
+    says what is installed and how."""
+    directories = ("--dir", WORKSPACES, "--dir", REPOSITORIES)
+    agents = (str(place.agents), AGENTS)
+    if launch.installs:
+        return ("--size", str(options.tmp_size), "--tmpfs", HOME, "--bind", *agents, *directories)
+    home = ("--bind", str(place.home), HOME)
+    return (*home, "--ro-bind", *agents, *directories, *visible(place, launch.visible))
+
+
 def visible(place: Place, paths: Iterable[str]) -> Sequence[str]:
     words: list[str] = []
     for path in paths:
@@ -291,7 +307,7 @@ def reaching(path: str) -> tuple[str, ...]:
 
 def environment(launch: Launch, options: Options) -> dict[str, str]:
     return {
-        "PATH": options.own_path if launch.ours else options.path,
+        "PATH": options.own_path if launch.ours or launch.installs else options.path,
         "HOME": HOME,
         "USER": "agent",
         "LOGNAME": "agent",

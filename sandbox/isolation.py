@@ -30,8 +30,8 @@ class Isolation(Protocol):
     warning: str  # what every status repeats; "" = none
     separates_sessions: bool  # as Provider's
 
-    def paths(self, place: Place) -> tuple[str, str, str]:
-        """Home, workspaces and repositories, as programs see them."""
+    def paths(self, place: Place) -> tuple[str, str, str, str]:
+        """Home, workspaces, repositories and the agents' programs, as programs see them."""
         ...
 
     async def ready(self, place: Place, launch: Launch) -> None:
@@ -81,8 +81,8 @@ class Bubblewrap:
         self._egress: dict[Path, Egress] = {}
         self._prepared: set[Path] = set()
 
-    def paths(self, place: Place) -> tuple[str, str, str]:
-        return bubblewrap.HOME, bubblewrap.WORKSPACES, bubblewrap.REPOSITORIES
+    def paths(self, place: Place) -> tuple[str, str, str, str]:
+        return bubblewrap.HOME, bubblewrap.WORKSPACES, bubblewrap.REPOSITORIES, bubblewrap.AGENTS
 
     async def ready(self, place: Place, launch: Launch) -> None:
         if place.root not in self._prepared:  # the first time in this life of the bot
@@ -215,8 +215,8 @@ class Unisolated:
     separates_sessions = False
     warning = "unsafe: agents run without isolation, as the bot's own user on its machine"
 
-    def paths(self, place: Place) -> tuple[str, str, str]:
-        return str(place.home), str(place.workspaces), str(place.repositories)
+    def paths(self, place: Place) -> tuple[str, str, str, str]:
+        return str(place.home), str(place.workspaces), str(place.repositories), str(place.agents)
 
     async def ready(self, place: Place, launch: Launch) -> None:
         for path in launch.visible:
@@ -228,7 +228,7 @@ class Unisolated:
     def command(self, place: Place, launch: Launch, *, env_fd: int, brief: bool) -> Command:
         path = os.environ.get("PATH", os.defpath)
         env = {
-            "PATH": path if launch.ours else f"{place.home / '.local' / 'bin'}:{path}",
+            "PATH": path if launch.ours or launch.installs else f"{place.home / '.local' / 'bin'}:{path}",
             "HOME": str(place.home),
             "LANG": "C.UTF-8",
             "SANDPIPER_PROGRAMS": str(INSIDE),

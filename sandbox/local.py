@@ -5,6 +5,7 @@
                      home workspaces repositories    what programs see, each at its place in the box
                      spool/<key>     a kept process: its keeper, its output. Never visible in the box
                      run             the egress proxy and the box's own /etc
+    <directory>/agents               the agents' programs, for all sandboxes
 
 Keepers and egress proxies are processes of their own, so work goes on while the bot restarts.
 """
@@ -218,7 +219,7 @@ class LocalSandbox:
     ) -> None:
         self.id = id
         self.labels = labels
-        self.home, self.workspaces, self.repositories = isolation.paths(place)
+        self.home, self.workspaces, self.repositories, self.agents = isolation.paths(place)
         self._place = place
         self._isolation = isolation
         self._max_spool = max_spool
@@ -400,7 +401,8 @@ def _scrap(directory: Path) -> Path:
 
 
 def _lay_out(place: Place) -> None:
-    for directory in (place.home, place.workspaces, place.repositories, place.spool, place.run):
+    kept = (place.home, place.workspaces, place.repositories, place.spool, place.run)
+    for directory in (*kept, place.agents):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 

@@ -53,7 +53,7 @@ SIZE = 'test -f "$1" && ! test -L "$1" || { echo "not a regular file"; exit 66; 
 
 
 class RemoteSandbox:
-    """A sandbox over a box. `home`, `workspaces` and `repositories` are empty until `state` has said that
+    """A sandbox over a box. `home` and the other directories are empty until `state` has said that
     it runs, or `start` has returned.
 
     port, host: where the supervisor's door listens in the box.
@@ -75,6 +75,7 @@ class RemoteSandbox:
         self.home: str = ""
         self.workspaces: str = ""
         self.repositories: str = ""
+        self.agents: str = ""
 
     # its life
 
@@ -212,6 +213,7 @@ class RemoteSandbox:
         inside = await self._supervisor.inside()
         self.home = inside.home
         self.workspaces, self.repositories = f"{inside.home}/workspace", f"{inside.home}/repositories"
+        self.agents = f"{inside.home}/.sandpiper/agents"
         return inside
 
     async def _asked(self, key: str, method: str, target: str, body: bytes = b"") -> Reply:
@@ -278,9 +280,10 @@ async def _feed(process: KeptProcess, stdin: bytes) -> None:
 
 def _environment(inside: Inside, launch: Launch) -> dict[str, str]:
     system = [part for part in inside.path.split(":") if not f"{part}/".startswith(f"{inside.home}/")]
-    own = [] if launch.ours else [f"{inside.home}/.local/bin", f"{inside.home}/bin"]
+    ours = launch.ours or launch.installs
+    own = [] if ours else [f"{inside.home}/.local/bin", f"{inside.home}/bin"]
     return {
-        "PATH": ":".join([*own, *(system if launch.ours else inside.path.split(":"))]),
+        "PATH": ":".join([*own, *(system if ours else inside.path.split(":"))]),
         "HOME": inside.home,
         "USER": inside.user,
         "LOGNAME": inside.user,

@@ -528,6 +528,7 @@ class HostSandbox:
         self.home = str(root / "home")
         self.workspaces = str(root / "workspaces")
         self.repositories = str(root / "repositories")
+        self.agents = str(root / "agents")
         self.processes: dict[str, ScriptedProcess] = {}
         self.scripts: list[Script] = agents
         self.playing: list[asyncio.Task[None]] = []
@@ -621,7 +622,7 @@ class HostProvider:
         box.labels = dict(labels)
         box.dropped = lambda: self.boxes.pop(box.id)
         self.made += 1
-        for path in (box.home, box.workspaces, box.repositories):
+        for path in (box.home, box.workspaces, box.repositories, box.agents):
             Path(path).mkdir(parents=True)
         self.boxes[box.id] = box
         return box

@@ -96,15 +96,21 @@ async def test_an_older_one_earlier_on_the_path_is_not_called(
         await Programs({"by-hand": by_hand}).ready(sandbox, "by-hand", Told())
 
 
+async def as_npm(sandbox: Sandbox, script: str) -> str:
+    """What only an installation may do."""
+    done = await sandbox.run(Launch(("sh", "-c", script), sandbox.home, installs=True))
+    assert done.code == 0, done.err
+    return done.out.decode().strip()
+
+
 async def test_what_was_broken_is_mended_before_the_next_start(
     registry: NpmRegistry, sandbox: Sandbox
 ) -> None:
     told = Told()
     programs = Programs({"acme": pinned(registry, "1.0.0")})
     command = await programs.ready(sandbox, "acme", told)
-    installed = "~/.sandpiper/agents/acme/1.0.0/node_modules/.bin/acme-agent"
-    spoilt = f"printf '{SAYS.format('acme', '6.6.6')}' >$(readlink -f {installed})"
-    await run(sandbox, ("sh", "-c", spoilt))
+    installed = f"{sandbox.agents}/acme/1.0.0/node_modules/.bin/acme-agent"
+    await as_npm(sandbox, f"printf '{SAYS.format('acme', '6.6.6')}' >$(readlink -f {installed})")
     running = await run(sandbox, ("sh", "-c", f"readlink -f {installed}"))
     assert await programs.ready(sandbox, "acme", told) == command
     assert await run(sandbox, command) == "acme v1.0.0" and len(told) == 2
@@ -140,9 +146,64 @@ async def test_what_cannot_be_installed_says_why(registry: NpmRegistry, sandbox:
     nowhere = Program(("ghost",), "1.0.0", ("ghost@1.0.0",), registry.url)
     with pytest.raises(AgentMissing, match=r"ghost@1\.0\.0 could not be installed.*(404|E404)"):
         await Programs({"ghost": nowhere}).ready(sandbox, "ghost", Told())
-    assert (await sandbox.run(Launch(("sh", "-c", "ls ~/.sandpiper/agents/ghost"), sandbox.home))).out == b""
+    assert await as_npm(sandbox, f"ls {sandbox.agents}/ghost || :") == ""
     with pytest.raises(AgentMissing, match="no 'ghost' is there"):
         await Programs({"ghost": Program(("ghost",))}).ready(sandbox, "ghost", Told())
+
+
+SPOILT = r"""
+for name in sh env node npm npx readlink stat tail acme-agent; do
+    mkdir -p ~/.local/bin ~/bin
+    printf '#!/bin/sh\necho planted acme v1.0.0\n' >~/.local/bin/$name
+    chmod +x ~/.local/bin/$name
+    cp ~/.local/bin/$name ~/bin/$name
+done
+printf 'registry=http://127.0.0.1:9/\nscript-shell=%s\n' "$HOME/bin/sh" >~/.npmrc
+cp ~/.npmrc ~/package.json
+mkdir -p ~/node_modules/.bin
+cp ~/bin/sh ~/node_modules/.bin/acme-agent
+"""
+NODE = """#!/usr/bin/env -S node --no-warnings
+if (process.argv[2] === "--version") console.log("acme v1.3.0");
+else console.log("run by " + process.execPath + " " + process.execArgv);
+"""
+
+
+async def test_an_earlier_turn_has_no_say_in_how_an_agent_is_installed_and_started(
+    registry: NpmRegistry, sandbox: Sandbox
+) -> None:
+    registry.publish("@acme/agent", "1.3.0", "acme-agent", NODE)
+    programs = {"acme": pinned(registry, "1.3.0")}
+    await run(sandbox, ("/bin/sh", "-c", SPOILT))
+    command = await Programs(programs).ready(sandbox, "acme", Told())
+    said = (await run(sandbox, command)).split()
+    assert said[:2] == ["run", "by"] and not said[2].startswith(sandbox.home) and said[3] == "--no-warnings"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "echo >>$1",
+        "rm -f $1",
+        "rm -rf $2/acme",
+        "mv $2/acme $2/other",
+        "mkdir $2/codex",
+        "chmod -R u+w $2 && echo >>$1",
+    ],
+)
+async def test_no_turn_changes_an_agents_program(
+    registry: NpmRegistry, sandbox: Sandbox, attack: str
+) -> None:
+    command = await Programs({"acme": pinned(registry, "1.0.0")}).ready(sandbox, "acme", Told())
+    path = f"{sandbox.agents}/acme/1.0.0/node_modules/.bin/acme-agent"
+    done = await sandbox.run(Launch(("sh", "-c", attack, "attack", path, sandbox.agents), sandbox.home))
+    assert done.code != 0 and b"ead-only" in done.err
+    assert await run(sandbox, command) == "acme v1.0.0"
+
+
+async def test_an_installation_sees_nothing_of_a_persons(registry: NpmRegistry, sandbox: Sandbox) -> None:
+    await run(sandbox, ("sh", "-c", "echo key >~/.secret"))
+    assert await as_npm(sandbox, "ls -A ~ /workspace /repositories | grep -v :") == ""
 
 
 PLANTED = r"""

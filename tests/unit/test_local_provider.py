@@ -58,7 +58,7 @@ async def test_what_an_earlier_life_left_half_made_is_cleared_away(tmp_path: Pat
     provider = local_provider(tmp_path, unsafe=True)
     (tmp_path / ".scrap-1234" / "home").mkdir(parents=True)
     await provider.check()
-    assert [path.name for path in tmp_path.iterdir()] == ["host"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agents", "host"]
 
 
 def test_the_host_of_local_sandboxes_stays_the_same(tmp_path: Path) -> None:

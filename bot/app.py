@@ -83,7 +83,9 @@ async def operate(settings: Settings, do: str, id: str, *, yes: bool) -> str:
         stack.push_async_callback(store.close)
         provider = provider_of(settings)
         stack.push_async_callback(provider.close)
-        sandboxes = Sandboxes(store, provider, clock, settings.installation, _ages(settings))
+        sandboxes = Sandboxes(
+            store, provider, clock, settings.installation, _ages(settings), most=settings.cap.sandboxes
+        )
         reconcile = Reconcile(store, sandboxes)
         losses = Losses(store, sandboxes, None)
         return await Operators(store, sandboxes, reconcile, losses, {}, clock).obey(do, id, yes=yes)
@@ -201,7 +203,7 @@ async def _patiently(who: str, call: Callable[[], Awaitable[T]]) -> T:
 
 
 def _policy(settings: Settings) -> Policy:
-    allow, cap, deadline = settings.allow, settings.cap, settings.deadline
+    allow, deadline = settings.allow, settings.deadline
     return Policy(
         installation=settings.installation,
         defaults=Defaults(
@@ -213,7 +215,7 @@ def _policy(settings: Settings) -> Policy:
         allowlist=Allowlist(allow.people, allow.channels, allow.repositories),
         steer_policy=settings.steer_policy,
         permissions=settings.permissions,
-        caps=Caps(cap.total, cap.tenant, cap.person),
+        caps=_caps(settings),
         deadlines=Deadlines(
             deadline.prepare,
             deadline.silence,
@@ -226,6 +228,11 @@ def _policy(settings: Settings) -> Policy:
         git_name=settings.git_name,
         git_email=settings.git_email,
     )
+
+
+def _caps(settings: Settings) -> Caps:
+    cap = settings.cap
+    return Caps(cap.total, cap.tenant, cap.person, cap.sandboxes)
 
 
 def _ages(settings: Settings) -> Ages:

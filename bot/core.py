@@ -83,7 +83,9 @@ class Core:
         self._dispatcher = dispatcher
         self._clock = clock
         self._owner = owner
-        self.sandboxes = Sandboxes(store, provider, clock, policy.installation, policy.ages)
+        self.sandboxes = Sandboxes(
+            store, provider, clock, policy.installation, policy.ages, most=policy.caps.sandboxes
+        )
         self.reconcile = Reconcile(store, self.sandboxes)
         access = Access(forge, surfaces, policy.allowlist, policy.steer_policy, self.sandboxes.within_reach)
         workspaces = Workspaces(store, forge, scratch, policy.git_name, policy.git_email)

@@ -521,11 +521,13 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """How many turns may be open past `queued` at once. 0: no limit."""
+    """How many turns may be open past `queued` at once; sandboxes: of how many people of a tenant. 0: no
+    limit."""
 
     total: int = 0
     tenant: int = 0
     person: int = 0
+    sandboxes: int = 0
 
 
 # What is said

@@ -655,6 +655,11 @@ class Store(Protocol):
         """Unpinned sandboxes last used before `before`, whose person has no open turn past queued."""
         ...
 
+    async def spare_sandboxes(self, tenant: str) -> Sequence[SandboxRow]:
+        """Running sandboxes of a tenant whose person has no open turn past queued: pinned ones last, before
+        them the longest unused first."""
+        ...
+
     async def expired_sandboxes(self, before: float) -> Sequence[SandboxRow]:
         """Unpinned sandboxes last used before `before`, whose person has no open turn at all."""
         ...

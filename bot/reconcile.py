@@ -79,10 +79,11 @@ class Reconcile:
             row = await self._store.sandbox(key)
             if row is not None:
                 return row.provider_id == sandbox.id  # made just now
-            await self._store.save_sandbox(key, sandbox.id, self._provider.host)
+            row = await self._store.save_sandbox(key, sandbox.id, self._provider.host)
             await self._store.audit("sandpiper", "sandbox.adopted", sandbox.id, key.tenant)
             log.info("sandbox %s is adopted for person %d", sandbox.id, key.person)
-            return True
+        await self._look_at(row)
+        return True
 
 
 def _key_of(labels: Mapping[str, str], provider: str) -> SandboxKey | None:

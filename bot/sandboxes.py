@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from bot.errors import SandboxError, SandboxGone, SandboxUnreachable, StoreUnavailable
@@ -16,6 +17,10 @@ from bot.timeline import span
 
 log = logging.getLogger(__name__)
 
+NO_ROOM = (
+    "As many sandboxes run here as may at once, and all of them are at work.",
+    "Try it again when a turn has ended. An operator can raise SANDPIPER_CAP_SANDBOXES.",
+)
 LOST = "Work that was not pushed is lost with the old one."
 
 
@@ -39,15 +44,29 @@ class Sandboxes:
     """One sandbox per person in a tenant. The provider is asked every time: no cache can lie.
 
     What ends a sandbox holds its key's lock, as does a turn that takes it, and looks for open turns in it.
+    Whoever needs room among the running ones of a tenant takes that before it takes a sandbox.
     """
 
-    def __init__(self, store: Store, provider: Provider, clock: Clock, installation: str, ages: Ages) -> None:
+    def __init__(
+        self,
+        store: Store,
+        provider: Provider,
+        clock: Clock,
+        installation: str,
+        ages: Ages,
+        *,
+        most: int = 0,
+    ) -> None:
+        """most: how many of a tenant may run at once; 0: no limit."""
         self._store = store
         self._provider = provider
         self._clock = clock
         self.installation = installation
         self.ages = ages
+        self._most = most
         self._locks: defaultdict[SandboxKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._rooms: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._coming: Counter[SandboxKey] = Counter()  # of turns, about to run
 
     @property
     def provider(self) -> Provider:
@@ -73,7 +92,7 @@ class Sandboxes:
     async def ready(self, owner: Person) -> Ready:
         """The owner's sandbox, running. Unreachable is retried; only gone is replaced."""
         key = self.key(owner)
-        async with self.alone(key):  # two threads of one person must not make two
+        async with self._turns_room(key), self.alone(key):  # two threads of one person must not make two
             row = await self._store.sandbox(key)
             lost = ""
             if row is not None and not row.provider_id:
@@ -136,7 +155,8 @@ class Sandboxes:
             await sandbox.start()
             await self._store.touch_sandbox(row.id)
 
-        return await self._between_turns(row, again)
+        async with self._visitors_room(row):
+            return await self._between_turns(row, again)
 
     async def stop(self, row: SandboxRow) -> Sequence[Session]:
         """Stop it; its files stay. Returns the sessions whose open turns stand against that; then nothing was
@@ -151,8 +171,8 @@ class Sandboxes:
         return await self._between_turns(row, stop)
 
     async def start(self, row: SandboxRow) -> Sandbox:
-        """It, running; nothing waits for it. Raises SandboxError."""
-        async with self.alone(row.key):
+        """It, running; nothing waits for it. Raises SandboxError, also when too many run already."""
+        async with self._visitors_room(row), self.alone(row.key):
             sandbox = await self._provider.get(row.provider_id)
             if await sandbox.state() is not SandboxState.RUNNING:
                 await sandbox.start()
@@ -187,6 +207,55 @@ class Sandboxes:
             log.info("sandbox %s is gone already", row.provider_id)
         await self._store.forget_sandbox(row.id, row.provider_id, why)
         await self._store.audit(by, "sandbox.deleted", row.provider_id, why)
+
+    # room
+
+    @asynccontextmanager
+    async def _turns_room(self, key: SandboxKey) -> AsyncIterator[None]:
+        """Claims are capped, so that what stands in a turn's way is nobody's at work, and is stopped."""
+        if self._most:
+            async with self._rooms[key.tenant]:
+                if not await self._make_room(key):
+                    log.warning("more sandboxes of %s run than may: idle ones cannot be stopped", key.tenant)
+                self._coming[key] += 1
+        try:
+            yield
+        finally:
+            if self._most:
+                self._coming[key] -= 1
+
+    @asynccontextmanager
+    async def _visitors_room(self, row: SandboxRow) -> AsyncIterator[None]:
+        """For who starts one without a turn: a turn that comes meanwhile waits, and may then stop it."""
+        if not self._most:
+            yield
+            return
+        async with self._rooms[row.key.tenant]:
+            now = await self._store.sandbox(row.key)
+            runs = now is not None and now.state is SandboxState.RUNNING
+            if not (runs or await self._make_room(row.key)):
+                raise SandboxError(*NO_ROOM)
+            yield
+
+    async def _make_room(self, key: SandboxKey) -> bool:
+        """Stop what runs for nobody until there is room for this one. False: there is none."""
+        if await self._others_run(key) < self._most:
+            return True
+        for row in await self._store.spare_sandboxes(key.tenant):
+            if row.key == key or not self._reaches(row):
+                continue
+            async with self.alone(row.key):
+                if row.id in [spare.id for spare in await self._store.spare_sandboxes(key.tenant)]:
+                    log.info("sandbox %s is stopped to make room", row.provider_id)
+                    await self._stop(row)
+            if await self._others_run(key) < self._most:
+                return True
+        return False
+
+    async def _others_run(self, key: SandboxKey) -> int:
+        running = {row.key for row in await self.rows() if row.state is SandboxState.RUNNING}
+        coming = {other for other, turns in self._coming.items() if turns}
+        return len({other for other in running | coming if other.tenant == key.tenant and other != key})
 
     # time
 
@@ -225,9 +294,10 @@ class Sandboxes:
     async def _stop(self, row: SandboxRow) -> None:
         try:
             sandbox = await self._provider.get(row.provider_id)
-            if await sandbox.state() is SandboxState.RUNNING:
+            if (state := await sandbox.state()) is SandboxState.RUNNING:
                 await sandbox.stop()
-                await self._store.saw_sandbox(row.id, SandboxState.STOPPED)
+                state = SandboxState.STOPPED
+            await self._store.saw_sandbox(row.id, state)
         except SandboxGone:
             log.info("idle sandbox %s no longer exists", row.provider_id)
         except SandboxError as error:

@@ -130,11 +130,12 @@ class DeadlineSettings(Section):
 
 
 class CapSettings(Section):
-    """How many turns may run at once. 0: no limit."""
+    """How many turns may run at once; sandboxes: how many sandboxes of a tenant. 0: no limit."""
 
     total: int = Field(default=50, ge=0)
     tenant: int = Field(default=0, ge=0)
     person: int = Field(default=4, ge=0)
+    sandboxes: int = Field(default=0, ge=0)
 
 
 class SandboxSettings(Section):

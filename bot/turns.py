@@ -40,6 +40,7 @@ BATCH = 500
 CAPPED = {
     "person": "as many of yours run as may at once.",
     "tenant": "as many run here as may at once.",
+    "sandboxes": "as many sandboxes run here as may at once, and all of them are at work.",
     "total": "as many run as may at once.",
 }
 

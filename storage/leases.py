@@ -34,10 +34,12 @@ def claim(tx: Tx, id: int, owner: str, lease: float, caps: Caps) -> Claim | Wait
         waiting = _waiting(tx, row, caps)
         if waiting is not None:
             tx.run(
-                "UPDATE turns SET capped = 1, cap_total = ?, cap_tenant = ?, cap_person = ? WHERE id = ?",
+                "UPDATE turns SET capped = 1, cap_total = ?, cap_tenant = ?, cap_person = ?,"
+                " cap_sandboxes = ? WHERE id = ?",
                 caps.total,
                 caps.tenant,
                 caps.person,
+                caps.sandboxes,
                 id,
             )
             return waiting
@@ -60,11 +62,15 @@ def wake_next(tx: Tx, ended: Row | None = None) -> None:
     shown = 0
     places = _Places(tx)
     for row in tx.all("SELECT * FROM turns WHERE state = 'queued' AND capped = 1 ORDER BY id"):
-        cap = places.full(row, Caps(row["cap_total"], row["cap_tenant"], row["cap_person"]))
+        cap = places.full(row, _caps_of(row))
         if cap is None:
             places.take(row)
             tx.wake(row["id"])
-        elif ended is not None and shown < SHOWN_PLACES and (cap == "total" or row[cap] == ended[cap]):
+        elif (
+            ended is not None
+            and shown < SHOWN_PLACES
+            and (cap == "total" or row[_OF[cap]] == ended[_OF[cap]])
+        ):
             shown += 1
             tx.wake(row["id"])
 
@@ -80,14 +86,24 @@ def wake_forgotten(tx: Tx) -> None:
     wake_next(tx)
 
 
+# The column by which a cap counts.
+_OF = {"person": "person", "tenant": "tenant", "sandboxes": "tenant"}
+
+
+def _caps_of(row: Row) -> Caps:
+    return Caps(row["cap_total"], row["cap_tenant"], row["cap_person"], row["cap_sandboxes"])
+
+
 class _Places:
-    """The places that are taken, counted once."""
+    """The places that are taken, counted once. Who holds a place has a sandbox that runs, or soon will."""
 
     def __init__(self, tx: Tx) -> None:
         tx.lock("SELECT name FROM locks WHERE name = 'caps'")
         self._total = 0
         self._tenants: dict[str, int] = {}
         self._people: dict[int, int] = {}
+        self._owners: dict[str, set[int]] = {}
+        self._without: set[str] = set()  # tenants in which somebody waits for a sandbox
         for row in tx.all(
             "SELECT tenant, person FROM turns WHERE state IN ('preparing', 'running', 'finishing')"
         ):
@@ -97,11 +113,20 @@ class _Places:
         self._total += 1
         self._tenants[turn["tenant"]] = self._tenants.get(turn["tenant"], 0) + 1
         self._people[turn["person"]] = self._people.get(turn["person"], 0) + 1
+        self._owners.setdefault(turn["tenant"], set()).add(turn["person"])
 
     def full(self, turn: Row, caps: Caps) -> str | None:
-        """The cap that keeps this turn from starting, the narrowest first."""
+        """The cap that keeps this turn from starting, the narrowest first. Asked for those who wait in their
+        order: whoever has a sandbox does not pass one who waits for it, who else might wait for ever."""
         if caps.person and self._people.get(turn["person"], 0) >= caps.person:
             return "person"
+        owners = self._owners.get(turn["tenant"], set())
+        if caps.sandboxes and len(owners) >= caps.sandboxes:
+            if turn["person"] not in owners:
+                self._without.add(turn["tenant"])
+                return "sandboxes"
+            if turn["tenant"] in self._without or len(owners) > caps.sandboxes:
+                return "sandboxes"
         if caps.tenant and self._tenants.get(turn["tenant"], 0) >= caps.tenant:
             return "tenant"
         if caps.total and self._total >= caps.total:
@@ -112,13 +137,24 @@ class _Places:
 _BEFORE = {
     "person": "SELECT COUNT(*) AS turns FROM turns WHERE state = 'queued' AND id < ? AND person = ?",
     "tenant": "SELECT COUNT(*) AS turns FROM turns WHERE state = 'queued' AND id < ? AND tenant = ?",
+    "sandboxes": "SELECT COUNT(*) AS turns FROM turns WHERE state = 'queued' AND id < ? AND tenant = ?",
     "total": "SELECT COUNT(*) AS turns FROM turns WHERE state = 'queued' AND id < ?",
 }
 
 
 def _waiting(tx: Tx, turn: Row, caps: Caps) -> Waiting | None:
-    cap = _Places(tx).full(turn, caps)
+    places = _Places(tx)
+    if caps.sandboxes:  # who comes now, stands behind those who wait
+        for row in tx.all(
+            "SELECT * FROM turns WHERE state = 'queued' AND capped = 1 AND stop_by = ''"
+            " AND tenant = ? AND id < ? ORDER BY id",
+            turn["tenant"],
+            turn["id"],
+        ):
+            if places.full(row, caps) is None:
+                places.take(row)  # it was woken before this one came
+    cap = places.full(turn, caps)
     if cap is None:
         return None
-    scope = () if cap == "total" else (turn[cap],)
+    scope = () if cap == "total" else (turn[_OF[cap]],)
     return Waiting(place=tx.single(_BEFORE[cap], turn["id"], *scope)["turns"] + 1, cap=cap)

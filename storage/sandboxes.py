@@ -119,6 +119,16 @@ def expired(tx: Tx, before: float) -> Sequence[SandboxRow]:
     return _unused(tx, before, queued_is_use=True)
 
 
+def spare(tx: Tx, tenant: str) -> Sequence[SandboxRow]:
+    rows = tx.all(
+        "SELECT * FROM sandboxes WHERE tenant = ? AND state = 'running' AND provider_id <> '' AND NOT EXISTS"
+        " (SELECT 1 FROM turns WHERE turns.tenant = sandboxes.tenant AND turns.person = sandboxes.person"
+        " AND turns.state IN ('preparing', 'running', 'finishing')) ORDER BY pinned, last_used, id",
+        tenant,
+    )
+    return [_sandbox(row) for row in rows]
+
+
 def _unused(tx: Tx, before: float, *, queued_is_use: bool) -> Sequence[SandboxRow]:
     rows = tx.all(
         "SELECT * FROM sandboxes WHERE last_used < ? AND pinned = 0 AND provider_id <> '' AND NOT EXISTS"

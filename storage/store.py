@@ -350,6 +350,9 @@ class SqliteStore:
     async def idle_sandboxes(self, before: float) -> Sequence[SandboxRow]:
         return await self._read(lambda tx: sandboxes.idle(tx, before))
 
+    async def spare_sandboxes(self, tenant: str) -> Sequence[SandboxRow]:
+        return await self._read(lambda tx: sandboxes.spare(tx, tenant))
+
     async def expired_sandboxes(self, before: float) -> Sequence[SandboxRow]:
         return await self._read(lambda tx: sandboxes.expired(tx, before))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bot.models import Caps, Claim, Outcome, TurnState, Waiting
+from bot.models import Caps, Claim, Identity, Outcome, TurnState, Waiting
 from tests.contracts.store.stage import ANN, BOB, ZOE, Stage
 
 ONE = Caps(total=1)
@@ -140,3 +140,81 @@ async def test_who_may_start_but_was_not_told_is_found_again(stage: Stage) -> No
     stage.woken.taken()
     await stage.store.wake_forgotten()
     assert stage.woken.taken() == [second]
+
+
+async def test_sandboxes_are_counted_by_the_people_of_a_tenant(stage: Stage) -> None:
+    anns, anns_second = [(await stage.start(id, by=ANN)).turn or 0 for id in ("s1", "s2")]
+    bobs, zoes = [(await stage.start(id, by=by)).turn or 0 for id, by in (("s3", BOB), ("s4", ZOE))]
+    caps = Caps(sandboxes=1)
+    await stage.claim(anns, caps)
+    await stage.claim(anns_second, caps)
+    assert await stage.waiting(bobs, caps) == Waiting(1, "sandboxes"), "Ann's sandbox runs"
+    await stage.claim(zoes, caps)
+
+
+async def test_who_waits_for_a_sandbox_is_not_passed_by_who_has_one(stage: Stage) -> None:
+    caps = Caps(sandboxes=1)
+    anns = await stage.claim((await stage.start("s1", by=ANN)).turn or 0, caps)
+    bobs = (await stage.start("s2", by=BOB)).turn or 0
+    assert await stage.waiting(bobs, caps) == Waiting(1, "sandboxes")
+    anns_second = (await stage.start("s3", by=ANN)).turn or 0
+    assert await stage.waiting(anns_second, caps) == Waiting(2, "sandboxes")
+    stage.woken.taken()
+
+    await stage.consume(anns)
+    await stage.finish(anns)
+    assert stage.woken.taken() == [bobs, anns_second]
+    assert await stage.waiting(anns_second, caps) == Waiting(2, "sandboxes"), "though she asked first"
+    bobs_claim = await stage.claim(bobs, caps)
+    assert await stage.waiting(anns_second, caps) == Waiting(1, "sandboxes")
+    stage.woken.taken()
+    await stage.consume(bobs_claim)
+    await stage.finish(bobs_claim)
+    assert stage.woken.taken() == [anns_second]
+    await stage.claim(anns_second, caps)
+
+
+async def test_who_gives_up_waiting_for_a_sandbox_holds_nobody_up(stage: Stage) -> None:
+    caps = Caps(sandboxes=1)
+    await stage.claim((await stage.start("s1", by=ANN)).turn or 0, caps)
+    bobs = (await stage.start("s2", by=BOB)).turn or 0
+    await stage.waiting(bobs, caps)
+    anns_second = (await stage.start("s3", by=ANN)).turn or 0
+    await stage.waiting(anns_second, caps)
+    await stage.store.request_stop("m", "s2", "Bob")
+    stage.woken.taken()
+    claim = await stage.claim(bobs, caps)
+    await stage.finish(claim, TurnState.STOPPED, outcome=Outcome.STOPPED)
+    assert anns_second in stage.woken.taken()
+    await stage.claim(anns_second, caps)
+
+
+async def test_waiting_for_a_sandbox_outlives_a_restart(stage: Stage) -> None:
+    caps = Caps(sandboxes=1)
+    anns = await stage.claim((await stage.start("s1", by=ANN)).turn or 0, caps)
+    bobs = (await stage.start("s2", by=BOB)).turn or 0
+    await stage.waiting(bobs, caps)
+    await stage.reopen()
+    stage.woken.taken()
+    follow_up = await stage.finish(anns)  # she had written more
+    assert follow_up and stage.woken.taken() == [follow_up, bobs]
+    assert await stage.waiting(follow_up, caps) == Waiting(2, "sandboxes")
+    await stage.claim(bobs, caps)
+
+
+async def test_claims_at_once_never_exceed_the_sandboxes(stage: Stage) -> None:
+    owners = [Identity("slack", "slack:T1", f"U_{number}", f"P{number}") for number in range(8)]
+    turns = [(await stage.start(f"s{n}", by=by)).turn or 0 for n, by in enumerate(owners)]
+    caps = Caps(sandboxes=3)
+    answers = await asyncio.gather(*(stage.store.claim(turn, "here", 60.0, caps) for turn in turns))
+    assert sum(isinstance(answer, Claim) for answer in answers) == 3
+
+
+async def test_a_stopped_turn_that_only_has_to_end_gives_nobody_a_sandbox(stage: Stage) -> None:
+    caps = Caps(sandboxes=1)
+    await stage.claim((await stage.start("s1", by=ANN)).turn or 0, caps)
+    bobs, bobs_second = [(await stage.start(id, by=BOB)).turn or 0 for id in ("s2", "s3")]
+    await stage.waiting(bobs, caps)
+    await stage.store.request_stop("m", "s2", "Bob")
+    await stage.claim(bobs, caps)
+    assert await stage.waiting(bobs_second, caps) == Waiting(1, "sandboxes")

@@ -41,7 +41,7 @@ from tests.contracts.store.stage import ANN, BOB, ZOE, Opening, Stage, slack
 
 T = TypeVar("T")
 
-CAPS = Caps(total=2, person=1)
+CAPS = (Caps(total=2, person=1), Caps(sandboxes=1))
 OWNERS = {"s1": ANN, "s2": BOB, "s3": BOB, "s4": ZOE}  # Bob's two sessions share his one place
 SESSIONS = tuple(OWNERS)
 
@@ -74,6 +74,7 @@ class Story(RuleBasedStateMachine):
     """The store beside the little that must be true of it."""
 
     opening: Opening
+    caps: Caps
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +171,7 @@ class Story(RuleBasedStateMachine):
         turn = open_turns[which % len(open_turns)]
         claim = self.claims.get(turn)
         if claim is None:
-            await self._claim(turn, CAPS)
+            await self._claim(turn, self.caps)
         else:
             await self._act(claim, act)
 
@@ -203,7 +204,7 @@ class Story(RuleBasedStateMachine):
             case "start the agent again":
                 await self._start_again(claim)
             case "claim again":
-                await self._claim(turn, CAPS)
+                await self._claim(turn, self.caps)
             case "begin to finish":
                 inbox = await store.begin_finishing(turn, fence)
                 closed = (await store.turn(turn)).state is TurnState.FINISHING
@@ -263,8 +264,12 @@ class Story(RuleBasedStateMachine):
     @invariant()
     def the_caps_hold(self) -> None:
         running = [turn for turn in self.claims if not self._do(self.stage.store.inbox(turn)).stop_by]
-        assert len(running) <= CAPS.total
-        assert sum(OWNERS[self.turns[turn]] == BOB for turn in running) <= CAPS.person
+        owners = [OWNERS[self.turns[turn]] for turn in running]
+        if self.caps.sandboxes:
+            assert len({owner for owner in owners if owner.tenant == ANN.tenant}) <= self.caps.sandboxes
+        else:
+            assert len(running) <= self.caps.total
+            assert owners.count(BOB) <= self.caps.person
 
     @invariant()
     def every_word_has_its_place(self) -> None:
@@ -307,7 +312,7 @@ class Story(RuleBasedStateMachine):
         woken = [turn for turn in self.turns if turn not in self.ended]
         self.stage.woken.taken()
         while woken:
-            claims = [await self._claim(turn, CAPS) for turn in woken if turn not in self.ended]
+            claims = [await self._claim(turn, self.caps) for turn in woken if turn not in self.ended]
             for claim in filter(None, claims):
                 turn = claim.turn.id
                 stopped = (await self.stage.store.inbox(turn)).stop_by
@@ -328,10 +333,13 @@ class Story(RuleBasedStateMachine):
                 assert one.fate in (Fate.CONSUMED, Fate.HELD, Fate.DROPPED)
 
 
+@pytest.mark.parametrize("caps", CAPS, ids=("turns", "sandboxes"))
 @pytest.mark.parametrize("name", sorted(OPENINGS))
-def test_any_story_keeps_the_contract(name: str) -> None:
+def test_any_story_keeps_the_contract(name: str, caps: Caps) -> None:
     class ThisStory(Story):
         opening = staticmethod(OPENINGS[name])
+
+    ThisStory.caps = caps
 
     # Without shrinking, which takes longer than a test may: for a shorter story, add Phase.shrink.
     run_state_machine_as_test(

@@ -21,6 +21,7 @@ from bot.clock import SystemClock
 from bot.core import Core, Policy
 from bot.driver import Deadlines
 from bot.errors import ForgeError, SettingsError, SurfaceBusy
+from bot.hooks import HookSeconds
 from bot.losses import Losses
 from bot.models import Caps
 from bot.operators import Operators
@@ -224,6 +225,7 @@ def _policy(settings: Settings) -> Policy:
             approval=deadline.approval,
         ),
         ages=_ages(settings),
+        hooks=HookSeconds(settings.hook.setup, settings.hook.start),
         orphan_after=settings.sandbox.orphan,
         git_name=settings.git_name,
         git_email=settings.git_email,

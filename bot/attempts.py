@@ -97,6 +97,7 @@ class Attempts:
                         await driver.within("prepare", 0, self._clock.sleep(PAUSES[again]))
                     found = self._preparation.again(driver)
                     box = await driver.within("prepare", self._deadlines.prepare, found)
+                    box = await driver.within("hooks", 0, self._preparation.hooked(driver, box))
         finally:
             alive.cancel()
 

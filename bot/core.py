@@ -17,6 +17,7 @@ from bot.choosing import Choosing
 from bot.driver import Deadlines
 from bot.endings import Endings
 from bot.file_verb import FileVerb
+from bot.hooks import Hooks, HookSeconds
 from bot.intake import Intake
 from bot.losses import Losses
 from bot.models import Caps
@@ -53,6 +54,7 @@ class Policy:
     caps: Caps = field(default_factory=Caps)
     deadlines: Deadlines = field(default_factory=Deadlines)
     ages: Ages = field(default_factory=lambda: Ages(1800.0))
+    hooks: HookSeconds = field(default_factory=HookSeconds)
     orphan_after: float = 86400.0
     permissions: Permissions = Permissions.AUTO
     git_name: str = "sandpiper[bot]"
@@ -91,7 +93,8 @@ class Core:
         workspaces = Workspaces(store, forge, scratch, policy.git_name, policy.git_email)
         pull_requests = PullRequests(forge, workspaces, clock)
         endings = Endings(store, surfaces, self.sandboxes, workspaces, pull_requests, clock, policy.deadlines)
-        preparation = Preparation(store, self.sandboxes, workspaces, Programs(programs), access, clock)
+        hooks = Hooks(workspaces, clock, policy.hooks)
+        preparation = Preparation(store, self.sandboxes, workspaces, Programs(programs), hooks, access, clock)
         self._shared = SharedFiles(shared, secrets)
         attempts = Attempts(
             store,

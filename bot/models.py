@@ -786,7 +786,8 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A session's workspace, opened: directories as the agent sees them."""
+    """A session's workspace, opened: directories as the agent sees them. hooks: whether the repository may
+    have something to be run before the agent starts."""
 
     directory: str
     visible: tuple[str, ...]
@@ -794,3 +795,4 @@ class Place:
     base: str
     base_sha: str
     notes: tuple[str, ...] = ()
+    hooks: bool = True

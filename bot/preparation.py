@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bot.access import Access
 from bot.driver import Driver
+from bot.hooks import Hooks
 from bot.models import Place, TurnKind, TurnState
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
@@ -17,11 +18,14 @@ from bot.workspace import Workspaces
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Where a turn happens: the sandbox, the session's place in it, and how the agent is called there."""
+    """Where a turn happens: the sandbox, the session's place in it, and how the agent is called there.
+    started: when the sandbox was. opened: the place was just now, and not only found again."""
 
     sandbox: Sandbox
     place: Place
     command: tuple[str, ...] = ()
+    started: float = 0.0
+    opened: bool = False
 
 
 class Preparation:
@@ -31,9 +35,11 @@ class Preparation:
         sandboxes: Sandboxes,
         workspaces: Workspaces,
         programs: Programs,
+        hooks: Hooks,
         access: Access,
         clock: Clock,
     ) -> None:
+        self._hooks = hooks
         self._programs = programs
         self._store = store
         self._sandboxes = sandboxes
@@ -61,7 +67,7 @@ class Preparation:
             driver.session = await self._store.session(driver.session.id)
         if not fresh and not ready.lost:
             place = await self._workspaces.place(driver.session, sandbox)
-            return Box(sandbox, place, await self._command(driver, sandbox))
+            return Box(sandbox, place, await self._command(driver, sandbox), ready.since)
         await driver.phase("code", "Bringing in the code")
         # An agent that is to be installed is so meanwhile.
         command = asyncio.ensure_future(self._command(driver, sandbox))
@@ -72,16 +78,27 @@ class Preparation:
             driver.session = await self._store.session(driver.session.id)
             for note in place.notes:
                 await driver.notice(note)
-            return Box(sandbox, place, await command)
+            return Box(sandbox, place, await command, ready.since, opened=True)
         finally:
             command.cancel()
             await asyncio.gather(command, return_exceptions=True)
 
+    async def hooked(self, driver: Driver, box: Box) -> Box:
+        """After what the repository wants run has been. That has a time of its own, so no deadline here."""
+        if not box.place.hooks or _attached(driver):
+            return box
+        alive = asyncio.create_task(self._sandboxes.keep_alive(driver.session.owner, box.sandbox))
+        try:
+            place = await self._hooks.run(driver, box.sandbox, box.place, box.started, opened=box.opened)
+        finally:
+            alive.cancel()
+            await asyncio.gather(alive, return_exceptions=True)
+        return replace(box, place=place)
+
     async def _command(self, driver: Driver, sandbox: Sandbox) -> tuple[str, ...]:
         """Where an agent runs already, or none is to run, nothing is called."""
         turn = driver.turn
-        attached = turn.state is not TurnState.PREPARING and bool(turn.codec_state)
-        if turn.kind is not TurnKind.AGENT or turn.state is TurnState.FINISHING or attached:
+        if turn.kind is not TurnKind.AGENT or turn.state is TurnState.FINISHING or _attached(driver):
             return ()
 
         async def installing(named: str) -> None:
@@ -89,3 +106,8 @@ class Preparation:
 
         agent = driver.session.agent
         return await patiently(self._clock, lambda: self._programs.ready(sandbox, agent, installing))
+
+
+def _attached(driver: Driver) -> bool:
+    """Is the agent of this attempt at work already?"""
+    return driver.turn.state is not TurnState.PREPARING and bool(driver.turn.codec_state)

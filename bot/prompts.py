@@ -91,6 +91,15 @@ def resumed_prompt(inputs: Sequence[Input]) -> str:
     return "\n\n".join(part for part in (INTERRUPTED, said(inputs)) if part)
 
 
+def hook_failed(title: str, how: str, last: str) -> str:
+    """What an agent is told of a hook of the repository that did not do."""
+    said = f" It last said:\n<background>\n{defused(last)}\n</background>" if last else ""
+    return (
+        f"{title}, which prepares this worktree, {how} before you started.{said}\n"
+        "Mend what keeps you from working. It is not run again for you; run it yourself if that helps."
+    )
+
+
 def commit_leftovers(files: Sequence[str]) -> str:
     shown = [_name(name) for name in files[:40]]
     shown += [f"… and {len(files) - 40} more"] if len(files) > 40 else []

@@ -26,10 +26,12 @@ LOST = "Work that was not pushed is lost with the old one."
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A running sandbox. `lost` says what a person must know when an earlier one is gone."""
+    """A running sandbox. `lost` says what a person must know when an earlier one is gone. since: when it was
+    started."""
 
     sandbox: Sandbox
     lost: str = ""
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,9 @@ class Sandboxes:
                 )
             elif row is not None:
                 try:
-                    sandbox = await self._started(row.provider_id)
+                    sandbox = await self._started(row)
                     await self._store.touch_sandbox(row.id)
-                    return Ready(sandbox)
+                    return Ready(sandbox, since=await self._since(key))
                 except SandboxGone:
                     lost = f"Your sandbox no longer exists at its provider, so I made a new one. {LOST}"
                     await self._store.audit("sandpiper", "sandbox.gone", row.provider_id, key.tenant)
@@ -117,7 +119,7 @@ class Sandboxes:
             await self._store.audit("sandpiper", "sandbox.ready", sandbox.id, key.tenant)
             if await sandbox.state() is not SandboxState.RUNNING:
                 await sandbox.start()
-            return Ready(sandbox, lost)
+            return Ready(sandbox, lost, await self._since(key))
 
     async def existing(self, owner: Person) -> Sandbox | None:
         """The owner's sandbox as it is, without starting or making one."""
@@ -303,10 +305,16 @@ class Sandboxes:
         except SandboxError as error:
             log.warning("could not stop idle sandbox %s: %s", row.provider_id, error)
 
-    async def _started(self, provider_id: str) -> Sandbox:
+    async def _since(self, key: SandboxKey) -> float:
+        row = await self._store.sandbox(key)
+        return row.state_at if row else 0.0
+
+    async def _started(self, row: SandboxRow) -> Sandbox:
         async def start() -> Sandbox:
-            sandbox = await self._provider.get(provider_id)
+            sandbox = await self._provider.get(row.provider_id)
             if await sandbox.state() is not SandboxState.RUNNING:
+                # It may have stopped by itself: what is said of it must know of a start by its time.
+                await self._store.saw_sandbox(row.id, SandboxState.STOPPED)
                 await sandbox.start()
             return sandbox
 

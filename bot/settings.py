@@ -138,6 +138,14 @@ class CapSettings(Section):
     sandboxes: int = Field(default=0, ge=0)
 
 
+class HookSettings(Section):
+    """Seconds that a repository's own scripts may take before an agent starts: its setup in a new worktree,
+    its start after each start of a sandbox. 0: they are not run."""
+
+    setup: int = Field(default=300, ge=0)
+    start: int = Field(default=60, ge=0)
+
+
 class SandboxSettings(Section):
     """provider: what makes sandboxes. unsafe: run agents without isolation, as the bot's own user.
     idle_stop: seconds without a turn after which a sandbox is stopped; ttl: after which it is deleted with
@@ -271,6 +279,7 @@ class Settings(BaseSettings):
     allow: AllowSettings = AllowSettings()
     deadline: DeadlineSettings = DeadlineSettings()
     cap: CapSettings = CapSettings()
+    hook: HookSettings = HookSettings()
     sandbox: SandboxSettings = SandboxSettings()
     daytona: DaytonaSettings = DaytonaSettings()
     egress: EgressSettings = EgressSettings()

@@ -44,6 +44,7 @@ THINKING = "Thinking"
 WAITING = "Waiting for an answer"
 SHARING = "Sharing"
 ASK = "ask:"  # how the id of a row begins that shows what people are asked
+HOOK = "hook:"  # ... and what the repository wants run before an agent starts
 
 
 class RowStatus(StrEnum):
@@ -266,7 +267,7 @@ class Timeline:
 def _before(phase: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
     """The rows without the phases that a restarted bot begins anew, from `phase` on."""
     for index in range(len(rows) - 1, -1, -1):
-        if not rows[index].id.startswith("phase:"):
+        if not rows[index].id.startswith(("phase:", HOOK)):
             break
         if rows[index].title == phase:
             return rows[:index]

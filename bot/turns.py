@@ -81,6 +81,7 @@ class Turns:
                 raise SandpiperError(failed.what, failed.mend)
             box = await driver.within("prepare", self._deadlines.prepare, self._preparation.prepare(driver))
             if driver.turn.kind is TurnKind.AGENT and driver.turn.state is not TurnState.FINISHING:
+                box = await driver.within("hooks", 0, self._preparation.hooked(driver, box))
                 box = await self._attempts.converse(driver, box)
             final = await self._endings.publish(driver, box.sandbox)
         except TurnStopped as stop:

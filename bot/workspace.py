@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot import hook_scripts
 from bot import workspace_scripts as scripts
 from bot.errors import WorkspaceError
 from bot.last_words import LastWords
@@ -123,7 +125,13 @@ class Workspaces:
         notes.append(await self._fate(session, repository, base))
         await self._store.set_workspace(session.id, branch, base, base_sha)
         return Place(
-            tree, self._visible(session, sandbox), branch, base, base_sha, tuple(filter(None, notes))
+            tree,
+            self._visible(session, sandbox),
+            branch,
+            base,
+            base_sha,
+            tuple(filter(None, notes)),
+            hooks="hooks" in said,
         )
 
     async def _fate(self, session: Session, repository: Repository, base: str) -> str:
@@ -159,6 +167,10 @@ class Workspaces:
         _, tree = self._paths(session, sandbox)
         visible = self._visible(session, sandbox)
         return Place(tree, visible, session.branch, session.base, session.base_sha)
+
+    async def hooks(self, session: Session, sandbox: Sandbox) -> Sequence[str]:
+        """The lines of hook_scripts.LOOK."""
+        return (await self._here(sandbox, session, hook_scripts.LOOK, session.base)).split("\n")
 
     async def changed(self, session: Session, sandbox: Sandbox, turn: int) -> bool:
         """Did this turn move the branch?"""

@@ -22,7 +22,7 @@ SURROUNDINGS = {
     "LC_ALL": "C.UTF-8",
 }
 
-_HERE = f"""
+HERE = f"""
 set -e
 bare=$1 tree=$2 branch=$3 heads=refs/heads/$3
 shift 3
@@ -122,7 +122,7 @@ cd "$1" 2>/dev/null || exit 0
 """
 
 # bundle ("" = nothing new), name, email; stdin: "update <ref> <sha>" lines
-FETCH = f"""{_HERE}
+FETCH = f"""{HERE}
 alone
 if ! test -e "$bare/sandpiper.made"; then  # or not to its end
   rm -f "$bare/HEAD.lock" "$bare/config.lock"
@@ -157,7 +157,7 @@ rm -f "$wanted" "$wanted.refs"
 # base, the turn's start ref, the turn's number, the published commit or ""; prints base_sha (or "-"),
 # then a line for each thing to tell. A checkout that was broken off leaves no `.opened` beside it: no agent
 # has been there, and it is made anew.
-OPEN = f"""{_HERE}
+OPEN = f"""{HERE}
 alone
 base=refs/remotes/origin/$1 start=$2 turn=$3 published=$4
 b worktree prune
@@ -169,7 +169,7 @@ if ! test -e "$tree.opened" || ! ours; then
     mv "$tree" "$tree.turn-$turn"
     said="moved $tree.turn-$turn"
   fi
-  rm -f "$tree.opened"
+  rm -f "$tree.opened" "$tree.setup" "$tree.start"
   rm -rf "$tree"
   mkdir -p "$(dirname "$tree")"
   if has_branch; then
@@ -209,17 +209,24 @@ if test -n "$theirs" && test "$theirs" != "$published" &&
 fi
 test ! -e "$tree/.gitmodules" || echo submodules
 ! t grep -q 'filter=lfs' HEAD -- .gitattributes '*/.gitattributes' || echo lfs
+has=
+for each in .sandpiper/setup.sh .devcontainer/devcontainer.json .devcontainer.json; do
+  test ! -e "$tree/$each" || has=$each
+done
+test -n "$has" || has=$(b ls-tree -r --name-only "$base" .sandpiper/start.sh \\
+  .devcontainer/devcontainer.json .devcontainer.json)
+test -z "$has" || echo hooks
 b rev-parse -q --verify "$start" >/dev/null || put "$start" "$(b rev-parse "$heads")"
 """
 
 # the turn's start ref
-CHANGED = f"""{_HERE}
+CHANGED = f"""{HERE}
 test "$(b rev-parse "$heads")" = "$(b rev-parse -q --verify "$1")" || echo changed
 """
 
 # the turn's start ref; prints "gone", or the operation in progress, where HEAD is if it is elsewhere (an
 # empty line each when not), and what is not committed, as git's status does
-UNFINISHED = f"""{_HERE}
+UNFINISHED = f"""{HERE}
 restore "$1"
 ours || {{ echo gone; exit; }}
 going=$(operation)
@@ -230,7 +237,7 @@ status
 
 # the turn's start ref, a ref to keep on, message: put the worktree onto the branch, with nothing in
 # progress. What that leaves behind is kept. Prints what is not committed then, as git's status does.
-SETTLE = f"""{_HERE}
+SETTLE = f"""{HERE}
 restore "$1"
 unlock
 ours || exit 0
@@ -252,7 +259,7 @@ status
 """
 
 # message
-COMMIT_ALL = f"""{_HERE}
+COMMIT_ALL = f"""{HERE}
 unlock
 add
 t diff-index --cached --quiet HEAD && exit 0
@@ -261,7 +268,7 @@ t commit -q --no-verify -m "$1"
 
 # the turn's start ref, a ref to keep on, message; prints the commit to publish: without what is in the
 # worktree, if that is no part of the branch
-KEEP = f"""{_HERE}
+KEEP = f"""{HERE}
 restore "$1"
 unlock
 if ! ours; then
@@ -277,7 +284,7 @@ echo "$commit"
 
 # base, commit ("" = the branch's); prints head, base_sha or "-" (no common history), theirs or "-",
 # "behind" when theirs holds head, else "-", then subjects
-WORK = f"""{_HERE}
+WORK = f"""{HERE}
 head=$(b rev-parse --verify "${{2:-$heads}}^{{commit}}")
 base=$(b merge-base "$head" "refs/remotes/origin/$1" || echo -)
 theirs=$(b rev-parse -q --verify "refs/remotes/origin/$branch" || echo -)
@@ -288,7 +295,7 @@ test "$base" = - || b log --format=%s --no-show-signature "$base..$head"
 """
 
 # the published commit or ""; prints a line for each kind of work that is only here
-UNPUBLISHED = f"""{_HERE}
+UNPUBLISHED = f"""{HERE}
 test -e "$bare/sandpiper.made" || exit 0
 published=$1 tips=
 b cat-file -e "$published^{{commit}}" 2>/dev/null || published=
@@ -304,7 +311,7 @@ test -z "$(b rev-list -n 1 $tips --not --remotes=origin $published)" || echo com
 """
 
 # commit: move the branch onto a kept commit without touching a file
-ADOPT = f"""{_HERE}
+ADOPT = f"""{HERE}
 unlock
 if has_branch; then
   if b merge-base --is-ancestor "$1" "$heads" || ! b merge-base --is-ancestor "$heads" "$1"; then exit 0; fi
@@ -317,7 +324,7 @@ fi
 """
 
 # target, head, then commits the forge has
-BUNDLE = f"""{_HERE}
+BUNDLE = f"""{HERE}
 target=$1 head=$2
 shift 2
 mkdir -p "$(dirname "$target")"

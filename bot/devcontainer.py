@@ -1,0 +1,59 @@
+"""What a devcontainer.json says is to be run (containers.dev, "Lifecycle scripts"). Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+
+# Strings are matched first, so that what looks like a comment in one stays.
+_STRING = r'"(?:\\.|[^"\\])*"'
+_COMMENT = re.compile(rf"({_STRING})|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_TRAILING_COMMA = re.compile(rf"({_STRING})|,(?=\s*[\]}}])", re.DOTALL)
+_FOLDER = re.compile(r"\$\{(?:local|container)WorkspaceFolder\}")
+
+
+def command_of(text: str, name: str, directory: str) -> str:
+    """A script for sh that does what the lifecycle command `name` says; "" when there is none. directory:
+    what stands for the workspace's folder. Raises ValueError with what is wrong, in words."""
+    try:
+        about = json.loads(_TRAILING_COMMA.sub(_kept, _COMMENT.sub(_kept, text)))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON ({error.msg}, line {error.lineno})") from None
+    if not isinstance(about, dict):
+        raise ValueError("it is no JSON object")
+    command = about.get(name)
+    if isinstance(command, dict):
+        return _together([_one(name, each, directory) for each in command.values()])
+    return _one(name, command, directory)
+
+
+def _kept(match: re.Match[str]) -> str:
+    return match[1] or " "
+
+
+def _one(name: str, command: object, directory: str) -> str:
+    """A string is for the shell, a list is a program and its arguments."""
+    if command is None:
+        return ""
+    if isinstance(command, str):
+        return _placed(command, directory).strip()
+    if isinstance(command, list) and all(isinstance(word, str) for word in command):
+        return shlex.join(_placed(word, directory) for word in command)
+    raise ValueError(f"its {name} is neither a string, nor a list of strings, nor an object of these")
+
+
+def _placed(text: str, directory: str) -> str:
+    return _FOLDER.sub(lambda _: directory, text)
+
+
+def _together(commands: list[str]) -> str:
+    """Side by side, as the format wants it; it fails when one of them does."""
+    commands = [command for command in commands if command]
+    if not commands:
+        return ""
+    lines = [f"sh -c {shlex.quote(command)} & p{number}=$!" for number, command in enumerate(commands)]
+    waits = [f"wait $p{number} || code=$?" for number in range(len(commands))]
+    return "\n".join([*lines, "code=0", *waits, "exit $code"])

@@ -1,0 +1,147 @@
+"""What a repository wants run before an agent works on it: its setup, once per worktree and content, and its
+start, after every start of the sandbox.
+
+A hook has what an agent has, and no more: the session's directories, the way out, and no secrets. What comes
+of it is shown and told; it ends no turn.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bot import hook_scripts as scripts
+from bot.devcontainer import command_of
+from bot.driver import Driver
+from bot.errors import SandboxUnreachable
+from bot.events import ToolCall, ToolKind, ToolStatus
+from bot.last_words import LastWords
+from bot.models import ExecResult, Launch, Place
+from bot.patience import patiently
+from bot.ports import Clock, Sandbox
+from bot.prompts import hook_failed
+from bot.timeline import HOOK
+from bot.workspace import Workspaces
+
+GRACE = 30.0  # seconds beyond the time of a hook, and of one before it that goes on without its caller
+TRIES = 2
+LATE = (124, 137)  # exit codes of `timeout`
+SETUP, START = "setup", "start"
+COMMANDS = {SETUP: "postCreateCommand", START: "postStartCommand"}
+
+
+@dataclass(frozen=True, slots=True)
+class HookSeconds:
+    """How long a repository's hooks may take; 0: they are not run."""
+
+    setup: int = 300
+    start: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Hook:
+    """stamp: what is run; the same one is not run again. mark: of what was run before."""
+
+    name: str
+    title: str
+    command: str
+    stamp: str
+    mark: str
+    seconds: int
+
+    def earlier(self, asker: str) -> bool:
+        """Was it run already, and told of to somebody else than this turn?"""
+        stamp, by = (*self.mark.split(" "), "")[:2]
+        return stamp == self.stamp and by != asker
+
+
+class Hooks:
+    def __init__(self, workspaces: Workspaces, clock: Clock, seconds: HookSeconds) -> None:
+        self._workspaces = workspaces
+        self._clock = clock
+        self._seconds = seconds
+
+    async def run(
+        self, driver: Driver, sandbox: Sandbox, place: Place, started: float, *, opened: bool
+    ) -> Place:
+        """What there is to run, run and shown; the place's notes then say what failed. started: when the
+        sandbox was. opened: the workspace was, so its setup may be due."""
+        session, asker = driver.session, str(driver.turn.id)
+        lines = await patiently(self._clock, lambda: self._workspaces.hooks(session, sandbox))
+        found, trouble = _found(lines, place.directory, started, self._seconds)
+        notes = list(trouble)
+        for text in driver.untold(trouble):
+            await driver.tell(text)
+        for hook in found:
+            due = hook.seconds > 0 and not hook.earlier(asker) and (opened or hook.name == START)
+            if due and (note := await self._one(driver, sandbox, place, hook, asker)):
+                notes.append(note)
+        return replace(place, notes=(*place.notes, *notes))
+
+    async def _one(self, driver: Driver, sandbox: Sandbox, place: Place, hook: _Hook, asker: str) -> str:
+        """Run it, and say what came of it; what the agent is told of that, if anything."""
+        row = ToolCall(HOOK + hook.name, ToolKind.EXECUTE, f"Running {hook.title}", ToolStatus.IN_PROGRESS)
+        await driver.tell(row)
+        arguments = (place.directory, hook.name, hook.stamp, asker, str(hook.seconds), hook.command)
+        launch = Launch(("sh", "-c", scripts.RUN, "hook", *arguments), "/", visible=place.visible)
+        try:
+            done = await patiently(
+                self._clock, lambda: sandbox.run(launch, timeout=2 * hook.seconds + GRACE), TRIES
+            )
+            how, last = _came_of(done, hook.seconds)
+        except SandboxUnreachable:
+            how, last = "could not be watched to its end: the sandbox did not answer", ""
+        failed = ToolStatus.FAILED if how else ToolStatus.COMPLETED
+        title = f"{hook.title} {how}" if how else f"Ran {hook.title}"
+        await driver.tell(replace(row, title=title, status=failed, result=last))
+        if not how:
+            return ""
+        told = f"{hook.title} {how}. The agent is told, and starts all the same."
+        for notice in driver.untold([told]):
+            await driver.tell(notice)
+        return hook_failed(hook.title, how, last)
+
+
+def _found(
+    lines: Sequence[str], directory: str, started: float, seconds: HookSeconds
+) -> tuple[list[_Hook], list[str]]:
+    """The hooks of LOOK's lines, and what is wrong with what should say them."""
+    lines = (*lines, *[""] * 6)
+    hooks: list[_Hook] = []
+    trouble: list[str] = []
+    start_file = shlex.quote(f"{directory}.start.sh")
+    sides = (
+        (SETUP, lines[0], lines[1], lines[2], scripts.SETUP_FILE, "", seconds.setup),
+        (START, lines[3], lines[4], lines[5], f"exec {start_file}", f"{started:.3f}-", seconds.start),
+    )
+    for name, file, config, mark, of_file, before, most in sides:
+        title, command = f".sandpiper/{name}.sh", of_file
+        if file == "-":
+            title = COMMANDS[name]
+            try:
+                text = base64.b64decode(config).decode(errors="replace")
+                command = command_of(text, title, directory) if text.strip() else ""
+            except ValueError as error:
+                trouble.append(f"devcontainer.json has no {title} for us: {error}.")
+                continue
+            file = hashlib.sha256(command.encode()).hexdigest()
+        if file and command:
+            hooks.append(_Hook(name, title, command, before + file, mark, most))
+    return hooks, trouble
+
+
+def _came_of(done: ExecResult, seconds: int) -> tuple[str, str]:
+    """What went wrong ("": nothing), and the end of the output, without secrets."""
+    first, _, out = done.out.partition(b"\n")
+    words = LastWords(cut=len(out) >= scripts.MOST_SAID)
+    words.hear(out if done.code == 0 else done.err)
+    numbers = first.decode(errors="replace").split(" ")
+    if done.code != 0 or len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+        return "could not be run", words.text()
+    code, took = (int(number[:9]) for number in numbers)
+    if code in LATE and took >= seconds:
+        return f"took longer than {seconds} s and was ended", words.text()
+    return (f"failed with exit code {code}" if code else ""), words.text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -227,9 +228,15 @@ class Unisolated:
 
     def command(self, place: Place, launch: Launch, *, env_fd: int, brief: bool) -> Command:
         path = os.environ.get("PATH", os.defpath)
+        try:
+            user = pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError:
+            user = str(os.geteuid())
         env = {
             "PATH": path if launch.ours or launch.installs else f"{place.home / '.local' / 'bin'}:{path}",
             "HOME": str(place.home),
+            "USER": user,
+            "LOGNAME": user,
             "LANG": "C.UTF-8",
             "SANDPIPER_PROGRAMS": str(INSIDE),
             **launch.env,

@@ -236,6 +236,15 @@ async def test_a_connection_lost_in_any_call_to_the_provider_changes_nothing(
     assert not list((stage.box.home / ".sandpiper" / "incoming").iterdir()) or when == "after"
 
 
+async def test_a_download_whose_command_is_done_twice_brings_the_file(stage: Stage, tmp_path: Path) -> None:
+    await stage.sh("echo content >file")
+    stage.box.faults["run"] = ["after"]
+    await stage.sandbox.download(f"{stage.sandbox.home}/file", tmp_path / "target", limit=MB)
+    assert (tmp_path / "target").read_text() == "content\n"
+    assert not stage.box.faults["run"], "it did happen"
+    assert not list((stage.box.home / ".sandpiper" / "incoming").iterdir())
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_connection_lost_in_the_boxs_life_changes_nothing(stage: Stage, when: str) -> None:
     for verb in ("stop", "start", "touch", "delete"):

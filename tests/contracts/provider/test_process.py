@@ -68,6 +68,22 @@ async def test_output_is_read_again_from_any_offset(sandbox: Sandbox) -> None:
     assert (await process.read(1, 5, ack=5, wait=0, limit=3)).data == b"two"
 
 
+async def test_bytes_of_every_kind_go_both_ways(sandbox: Sandbox) -> None:
+    process = await spawn(sandbox, "cat")
+    every = bytes(range(256)) * 3 + b"\r\n\0, unfinished"
+    await process.write(0, every, eof=True)
+    assert await read_all(process) == every
+
+
+async def test_bytes_below_the_acknowledged_offset_are_not_asked_for_again(sandbox: Sandbox) -> None:
+    process = await spawn(sandbox, "sh", "-c", "echo one; echo two; cat")
+    await read_until(process, b"two\n")
+    assert (await process.read(1, 4, ack=4, wait=20)).data == b"two\n"
+    with pytest.raises(ProcessGone):
+        await process.read(1, 0, ack=0, wait=0)
+    assert (await process.read(1, 4, ack=0, wait=20)).data == b"two\n"
+
+
 async def test_a_read_waits_for_the_first_byte_and_no_longer_than_asked(sandbox: Sandbox) -> None:
     process = await spawn(sandbox, "cat")
     chunk = await process.read(1, 0, ack=0, wait=0.1)
@@ -161,6 +177,16 @@ async def test_an_orphan_ends_itself(sandbox: Sandbox) -> None:
     assert await ended(process) not in (0, None)
 
 
+async def test_who_is_read_from_is_no_orphan(sandbox: Sandbox) -> None:
+    launch = Launch(("cat",), cwd=sandbox.home)
+    process = await sandbox.spawn("turn-1-1", launch, fence=1, orphan_after=2.0)
+    for _ in range(2):
+        await process.read(1, 0, ack=0, wait=1.5)
+    assert (await process.status()).running
+    assert await process.write(0, b"words", eof=True) == 5
+    assert await ended(process) == 0
+
+
 async def test_output_and_end_stay_readable_when_the_keeper_has_left(sandbox: Sandbox) -> None:
     process = await spawn(sandbox, "sh", "-c", "echo rest; exit 6")
     assert await ended(process) == 6
@@ -201,3 +227,32 @@ async def test_a_forgotten_process_is_gone(sandbox: Sandbox) -> None:
 async def test_secrets_are_in_the_environment(sandbox: Sandbox) -> None:
     process = await spawn(sandbox, "sh", "-c", "echo $KEY", secrets={"KEY": "s3cret"})
     assert await read_all(process) == b"s3cret\n"
+
+
+TALKATIVE = """
+n=0
+while test $n -lt $1; do head -c 4194304 /dev/zero; n=$((n+1)); echo $n >~/written; done
+"""
+
+
+async def test_a_reader_that_falls_behind_slows_the_agent_and_never_ends_it(sandbox: Sandbox) -> None:
+    """More than fits into the spool: it waits there for its reader, and all of it comes."""
+    rounds = 32
+    process = await spawn(sandbox, "sh", "-c", TALKATIVE, "sh", str(rounds))
+    written = [-1, -2]
+    async with asyncio.timeout(60):
+        while written[-1] != written[-2] or not written[-1]:
+            await asyncio.sleep(0.5)
+            said = await sandbox.run(Launch(("sh", "-c", "cat ~/written || echo 0"), sandbox.home))
+            written.append(int(said.out or b"0"))
+    assert written[-1] < rounds, "it waits"
+    assert (await process.status()).running
+    size, ack = 0, 0
+    while True:
+        chunk = await process.read(1, size, ack=ack, wait=20, limit=4 * MB)
+        assert not chunk.data.strip(b"\0")
+        size, ack = chunk.next, size
+        if chunk.eof:
+            break
+    assert size == rounds * 4 * MB
+    assert await ended(process) == 0

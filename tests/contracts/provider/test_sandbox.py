@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from pathlib import Path
 
 import pytest
 
-from bot.errors import SandboxError, SandboxGone, SandboxNotRunning, SandboxUnreachable
+from bot.errors import ProcessGone, SandboxError, SandboxGone, SandboxNotRunning, SandboxUnreachable
 from bot.models import ExecResult, Launch, SandboxState
 from bot.ports import Provider, Sandbox
 from tests.contracts.provider.conftest import Make
@@ -100,6 +101,31 @@ async def test_a_deleted_sandbox_is_gone_for_every_verb(provider: Provider, sand
     assert not await provider.find({})
 
 
+async def test_a_sandbox_that_vanished_at_its_provider_is_gone_and_so_are_its_processes(
+    make: Make, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Whoever deleted it was not this life of the bot."""
+    (tmp_path / "source").write_text("x")
+    launch = Launch(("cat",), sandbox.home)
+    process = await sandbox.spawn("p", launch, fence=1, orphan_after=60)
+    elsewhere = make()
+    await (await elsewhere.get(sandbox.id)).delete()
+    await elsewhere.close()
+    for verb in (
+        sandbox.state(),
+        sandbox.run(launch),
+        sandbox.upload(tmp_path / "source", f"{sandbox.home}/file"),
+        sandbox.download(f"{sandbox.home}/file", tmp_path / "target", limit=100),
+        sandbox.spawn("q", launch, fence=1, orphan_after=60),
+        sandbox.attach("p", fence=1),
+    ):
+        with pytest.raises(SandboxGone):
+            await verb
+    for call in (process.read(1, 0, ack=0, wait=5), process.write(0, b"x"), process.status()):
+        with pytest.raises((SandboxGone, ProcessGone)):
+            await call
+
+
 async def test_touching_keeps_it_running(sandbox: Sandbox) -> None:
     await sandbox.touch(600)
     assert await sandbox.state() is SandboxState.RUNNING
@@ -137,6 +163,15 @@ async def test_a_program_gets_its_stdin_environment_and_directory(sandbox: Sandb
     )
     result = await sandbox.run(launch, stdin=b"in")
     assert result.out.decode() == f"in|a b|s3cret|{sandbox.home}/deep/down"
+
+
+async def test_home_and_user_are_what_the_box_says_they_are(sandbox: Sandbox) -> None:
+    asked = 'cd && touch mine && pwd -P && id -u && id -un && stat -c %u . && echo "$USER $LOGNAME"'
+    said = await sh(sandbox, asked)
+    home, uid, user, owner, names = said.splitlines()
+    assert home == sandbox.home
+    assert owner == uid
+    assert names == f"{user} {user}"
 
 
 async def test_large_input_reaches_a_program_that_answers_before_it_has_read_all(sandbox: Sandbox) -> None:
@@ -189,6 +224,16 @@ async def test_a_file_goes_in_and_comes_out_unchanged(sandbox: Sandbox, tmp_path
     (tmp_path / "source").write_bytes(content)
     path = f"{sandbox.workspaces}/s1/made/on/the way/file"
     await sandbox.upload(tmp_path / "source", path)
+    await sandbox.download(path, tmp_path / "target", limit=len(content))
+    assert (tmp_path / "target").read_bytes() == content
+
+
+async def test_fifty_megabytes_under_an_odd_name_go_in_and_come_out(sandbox: Sandbox, tmp_path: Path) -> None:
+    content = secrets.token_bytes(MB) * 50
+    (tmp_path / "source").write_bytes(content)
+    path = f"{sandbox.home}/two  words/-it's $HOME, pâté & 名前 🐦.bin"
+    await sandbox.upload(tmp_path / "source", path)
+    assert await sh(sandbox, 'wc -c <"$1"', path) == str(len(content))
     await sandbox.download(path, tmp_path / "target", limit=len(content))
     assert (tmp_path / "target").read_bytes() == content
 

@@ -611,7 +611,7 @@ class HostProvider:
         self.boxes: dict[str, HostSandbox] = {}
         self.made = 0
         self.stuck: asyncio.Event | None = None  # create then waits for it
-        self.make = HostSandbox
+        self.make: Callable[[Path, list[Script]], HostSandbox] = HostSandbox
 
     async def check(self) -> None: ...
 

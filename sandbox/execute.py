@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import tempfile
@@ -13,6 +14,7 @@ from typing import BinaryIO
 from bot.errors import SandboxError, SandboxUnreachable
 from bot.models import ExecResult
 from sandbox.bubblewrap import Command
+from sandbox.process import HANDOVER_FD
 
 CLIP = 8 << 20  # bytes kept of each output; the rest is read and dropped
 DRAIN = 5.0  # seconds for the last output after the end
@@ -35,7 +37,7 @@ async def execute(
     # process until its own pipes are closed, and what a program leaves running may hold them.
     outlets = [Outlet() for _ in range(2 if stdout is None else 1)]
     try:
-        with _memory(b"") as handover, contextlib.ExitStack() as stack:
+        with _out_of_the_way(_memory(b"")) as handover, contextlib.ExitStack() as stack:
             command = build(handover.fileno())
             handover.write((command.handover or "").encode())
             handover.seek(0)
@@ -102,6 +104,12 @@ def _memory(data: bytes) -> BinaryIO:
     file.write(data)
     file.seek(0)
     return file
+
+
+def _out_of_the_way(file: BinaryIO) -> BinaryIO:
+    """The same file on a high descriptor: low ones are those that a box opens by their numbers."""
+    with file:
+        return os.fdopen(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, HANDOVER_FD), "w+b")
 
 
 def _kill_group(pid: int) -> None:

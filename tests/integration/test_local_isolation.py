@@ -23,9 +23,12 @@ import pytest
 
 from bot.errors import ProviderUnavailable, SandboxError
 from bot.models import DeniedHost, Launch
+from sandbox.bubblewrap import FILTER_FD, Command
 from sandbox.egress_modes import MODES, EgressMode
+from sandbox.execute import execute
 from sandbox.isolation import Unisolated, mend
 from sandbox.local import LocalProvider, LocalSandbox, local_provider
+from sandbox.process import HANDOVER_FD
 from tests.boxes import cannot_be_tested
 from tests.local_boxes import attempt, make, sh
 
@@ -228,6 +231,19 @@ async def test_limits_hold(create: Create) -> None:
         return  # the kernel does not count root's processes
     bomb = "import os, time\nfor _ in range(200):\n  if os.fork() == 0: time.sleep(30); os._exit(0)"
     assert b"BlockingIOError" in (await attempt(sandbox, 'python3 -c "$1"', bomb)).err
+
+
+async def test_what_is_handed_over_is_not_where_a_box_puts_its_filter() -> None:
+    """A bot that has few files open would get that very descriptor."""
+    given: list[int] = []
+
+    def build(fd: int) -> Command:
+        given.append(fd)
+        read = "import os, sys; sys.stdout.write(os.fdopen(int(sys.argv[1])).read())"
+        return Command((sys.executable, "-c", read, str(fd)), handover="handed over")
+
+    assert (await execute(build, stdin=b"", timeout=20)).out == b"handed over"
+    assert given[0] >= HANDOVER_FD > FILTER_FD
 
 
 async def test_nothing_of_a_short_program_stays(sandbox: LocalSandbox) -> None:

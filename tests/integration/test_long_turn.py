@@ -112,7 +112,7 @@ async def test_a_turn_of_seven_days_keeps_its_sandbox_its_process_and_its_lease(
             t.clock.advance(STEP)
             with contextlib.suppress(TimeoutError):  # the clock shall not run away from those who act by it
                 async with asyncio.timeout(0.05):
-                    while t.clock.now() > min(box.touched, process.called):
+                    while t.clock.now() > min(box.touched, process.called):  # noqa: ASYNC110 it is polled time
                         await asyncio.sleep(0.0005)
             await t.store.audit("test", "a write behind theirs", "", "")
             if not told and t.clock.now() > begun + 4.5 * DAY:

@@ -9,16 +9,18 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from bot.access import Allowlist
 from bot.app_agents import agents_of
-from bot.app_sandboxes import provider_of
+from bot.app_sandboxes import hosts_of, provider_of
 from bot.clock import SystemClock
 from bot.core import Core, Policy
+from bot.doctor import Result, examine
+from bot.doctor_checks import CHECKS
 from bot.driver import Deadlines
 from bot.errors import ForgeError, SettingsError, SurfaceBusy
 from bot.hooks import HookSeconds
@@ -90,6 +92,17 @@ async def operate(settings: Settings, do: str, id: str, *, yes: bool) -> str:
         reconcile = Reconcile(store, sandboxes)
         losses = Losses(store, sandboxes, None)
         return await Operators(store, sandboxes, reconcile, losses, {}, clock).obey(do, id, yes=yes)
+
+
+async def prove(settings: Settings, tell: Callable[[Result], None]) -> Sequence[Result]:
+    """Try whether the provider that the settings name does what sandboxes need. Raises SandpiperError."""
+    return await examine(
+        lambda: provider_of(settings),
+        CHECKS,
+        hosts=hosts_of(settings),
+        installation=settings.installation,
+        tell=tell,
+    )
 
 
 @asynccontextmanager

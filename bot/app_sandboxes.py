@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bot.doctor import Hosts
 from bot.ports import Provider
 from bot.settings import Settings
 from sandbox.cgroups import Limits
@@ -16,6 +17,18 @@ def provider_of(settings: Settings) -> Provider:
             return _local(settings)
         case "daytona":
             return _daytona(settings)
+
+
+def hosts_of(settings: Settings) -> Hosts:
+    """What a sandbox of these settings shall and shall not reach."""
+    egress, sandbox = settings.egress, settings.sandbox
+    refused = "http://169.254.169.254/" if egress.mode == "open" else "https://example.com/"
+    if sandbox.provider == "local" and sandbox.unsafe:
+        refused = ""
+    if egress.mode != "list":
+        return Hosts("https://registry.npmjs.org/", refused)
+    named = [host for host in egress.allow if "*" not in host and host.endswith(":443")]
+    return Hosts(f"https://{named[0].removesuffix(':443')}/" if named else "", refused)
 
 
 def _local(settings: Settings) -> Provider:

@@ -1,4 +1,4 @@
-"""The command line: `sandpiper serve`, `sandpiper sandboxes` and `sandpiper demo`."""
+"""The command line: `sandpiper serve`, `sandpiper sandboxes`, `sandpiper doctor` and `sandpiper demo`."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from bot.app import VERSION, operate, serve
+from bot.app import VERSION, operate, prove, serve
+from bot.doctor import Outcome, Result, line
+from bot.doctor_checks import CHECKS
 from bot.errors import SandpiperError, SettingsError
 from bot.redact import redact
-from bot.settings import load
+from bot.settings import Settings, load
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Exit codes: 0 ended as asked, 2 it could not start or go on."""
+    """Run a command. Exit codes: 0 ended as asked, 1 the doctor found something, 2 it could not start or go
+    on."""
     arguments = _parser().parse_args(argv)
-    run = {"serve": _serve, "sandboxes": _sandboxes, "demo": _demo}[arguments.command]
     try:
-        run(arguments)
+        if arguments.command == "doctor":
+            return _doctor(arguments)
+        {"serve": _serve, "sandboxes": _sandboxes, "demo": _demo}[arguments.command](arguments)
     except SandpiperError as error:
         print(f"sandpiper: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 0
+        return 1 if arguments.command == "doctor" else 0
     return 0
 
 
@@ -58,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("id", help="as list shows it")
         if do == "delete":
             one.add_argument("--yes", action="store_true", help="whatever is lost with it")
+    doctor = commands.add_parser("doctor", help="try whether the provider of sandboxes does what it has to")
+    doctor.add_argument("--provider", nargs="?", const="", default="", help="default: the configured one")
+    doctor.add_argument("--env-file", type=Path, help="default: .env, where there is one")
     demo = commands.add_parser("demo", help="try everything on this machine, without any account")
     demo.add_argument("--agent", choices=("scripted", "claude"), default="scripted")
     demo.add_argument("--port", type=int, default=None, help="of the page")
@@ -80,6 +87,28 @@ def _sandboxes(arguments: argparse.Namespace) -> None:
     settings = load(_named(arguments.env_file))
     id, yes = getattr(arguments, "id", ""), getattr(arguments, "yes", False)
     print(asyncio.run(operate(settings, arguments.do, id, yes=yes)))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    os.umask(0o077)
+    logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
+    settings = load(_named(arguments.env_file), provider=arguments.provider)
+    print(f"One box of {settings.sandbox.provider} is made, tried and deleted.\n", flush=True)
+    told: list[Result] = []
+
+    def tell(result: Result) -> None:
+        told.append(result)
+        print(redact(line(result)), flush=True)
+
+    asyncio.run(_until_told_to_stop(_proved(settings, tell)))
+    failed = sum(result.outcome is Outcome.FAILED for result in told)
+    ended = len(told) > len(CHECKS)  # one more: that nothing is left
+    print(f"\n{'Interrupted. ' if not ended else ''}{failed or 'Nothing'} failed.")
+    return 0 if ended and not failed else 1
+
+
+async def _proved(settings: Settings, tell: Callable[[Result], None]) -> None:
+    await prove(settings, tell)
 
 
 def _serve(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ import shlex
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
@@ -309,10 +309,12 @@ class Settings(BaseSettings):
         return (*named, self.github.pem()) if self.github_on else tuple(named)
 
 
-def load(env_file: Path | None = Path(".env")) -> Settings:
-    """Read the settings. Raises SettingsError that names each wrong or missing variable."""
+def load(env_file: Path | None = Path(".env"), *, provider: str = "") -> Settings:
+    """Read the settings. provider: instead of the one that they name. Raises SettingsError that names each
+    wrong or missing variable."""
+    named: dict[str, Any] = {"sandbox": {"provider": provider}} if provider else {}
     try:
-        settings = Settings(_env_file=env_file)  # type: ignore[call-arg]  # pydantic-settings' own
+        settings = Settings(_env_file=env_file, **named)  # type: ignore[call-arg]
     except ValidationError as error:
         wrong = "; ".join(
             f"{_variable(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"

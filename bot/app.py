@@ -251,7 +251,8 @@ def _caps(settings: Settings) -> Caps:
 
 
 def _ages(settings: Settings) -> Ages:
-    return Ages(settings.sandbox.idle_stop, settings.sandbox.ttl)
+    sandbox = settings.sandbox
+    return Ages(sandbox.idle_stop, sandbox.ttl, sandbox.retention)
 
 
 def _scratch(data_dir: Path) -> Path:

@@ -14,6 +14,7 @@ from bot.access import Access, Allowlist
 from bot.agents.codec import Codec, Permissions
 from bot.attempts import Attempts
 from bot.choosing import Choosing
+from bot.departures import Departures
 from bot.driver import Deadlines
 from bot.endings import Endings
 from bot.file_verb import FileVerb
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 HOUSEKEEPING = 60.0
 RECONCILE_EVERY = 5  # rounds of housekeeping
+ASK_AROUND_EVERY = 1440
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ class Core:
         self.sessions = Sessions(
             store, surfaces, forge, access, clock, choosing, boxes, files, policy.defaults, provider.warning
         )
-        self.intake = Intake(store, surfaces, self.sessions, clock)
+        self.departures = Departures(store, surfaces, self.sandboxes, clock)
+        self.intake = Intake(store, surfaces, self.sessions, self.departures, clock)
         self.outbox = Outbox(store, surfaces, clock, self.turns.picture, self._shared)
 
     async def run(self) -> None:
@@ -162,6 +165,9 @@ class Core:
                     await self.reconcile.run()
                 await self.sandboxes.stop_idle()
                 await self.sandboxes.delete_expired()
+                if round % ASK_AROUND_EVERY == 0:
+                    await self.departures.ask_around()
+                await self.departures.delete_due()
             except Exception:  # as above
                 log.exception("looking after the sandboxes failed")
             await self._clock.sleep(HOUSEKEEPING)

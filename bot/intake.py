@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 
+from bot.departures import Departures
 from bot.errors import ForgeError, StoreUnavailable, SurfaceBusy, Undecodable
 from bot.models import Delivery, Message
 from bot.ports import Clock, Store, Surface
@@ -29,9 +30,15 @@ class Intake:
     """Works on what is on disk until each delivery has an outcome."""
 
     def __init__(
-        self, store: Store, surfaces: Mapping[str, Surface], sessions: Sessions, clock: Clock
+        self,
+        store: Store,
+        surfaces: Mapping[str, Surface],
+        sessions: Sessions,
+        departures: Departures,
+        clock: Clock,
     ) -> None:
         self._store = store
+        self._departures = departures
         self._surfaces = surfaces
         self._sessions = sessions
         self._clock = clock
@@ -107,6 +114,8 @@ class Intake:
             await self._store.settle(delivery.surface, delivery.id, outcome)
 
     async def _effect(self, surface: Surface, delivery: Delivery) -> str:
+        if standings := surface.standings(delivery):
+            return await self._departures.note(standings)
         outcomes = []
         for message in await surface.parse(delivery):
             try:

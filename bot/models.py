@@ -67,6 +67,19 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether we may still work for a tenant, or for an account in it ("": for all of it), or on a repository
+    or all of an installation's (the forge's ids; 0: not about one). why: a clause that says why not; "": we
+    may."""
+
+    tenant: str = ""
+    account: str = ""
+    repository: int = 0
+    installation: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Repository:
     """A repository that our App may work on. `id` is the forge's and survives renames."""
 

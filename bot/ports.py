@@ -43,6 +43,7 @@ from bot.models import (
     SandboxState,
     Saying,
     Session,
+    Standing,
     StopOutcome,
     StoredEvent,
     ThreadKey,
@@ -72,6 +73,15 @@ class Surface(Protocol):
 
     async def parse(self, delivery: Delivery) -> Sequence[Message]:
         """The messages in a delivery; none when it is not for us. Raises Undecodable."""
+        ...
+
+    def standings(self, delivery: Delivery) -> Sequence[Standing]:
+        """Who is not there any more, or is again, as a delivery tells. Raises Undecodable."""
+        ...
+
+    async def standing(self, identity: Identity) -> Sequence[Standing]:
+        """Whether this account is there, and its tenant, asked anew; nothing where that cannot be said.
+        Raises SurfaceBusy."""
         ...
 
     async def open_thread(self, message: Message) -> ThreadKey:
@@ -380,6 +390,12 @@ class Store(Protocol):
         """By our own number of them."""
         ...
 
+    async def note_standing(self, standing: Standing) -> Sequence[str]:
+        """Who is not there any more, since now unless it was known, or is there again. Of who is not, the
+        open turns are asked to stop, with the reason, but for those that push already. Returns their
+        sessions."""
+        ...
+
     async def repository_default(self, scope: str) -> str:
         """The default repository of a channel (a ThreadKey's scope, with its surface), or ""."""
         ...
@@ -662,6 +678,11 @@ class Store(Protocol):
 
     async def expired_sandboxes(self, before: float) -> Sequence[SandboxRow]:
         """Unpinned sandboxes last used before `before`, whose person has no open turn at all."""
+        ...
+
+    async def departed_sandboxes(self, before: float) -> Sequence[SandboxRow]:
+        """Those, pinned or not, of people all of whose accounts are gone since before `before`, and who have
+        no open turn."""
         ...
 
     async def new_reset(

@@ -36,10 +36,12 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """Seconds without a turn until a sandbox is stopped, and until it is deleted (0: never)."""
+    """Seconds without a turn until a sandbox is stopped, and until it is deleted (0: never). retention: until
+    it is deleted after its owner has left (0: never)."""
 
     idle_stop: float
     ttl: float = 0.0
+    retention: float = 0.0
 
 
 class Sandboxes:

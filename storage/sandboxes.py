@@ -21,7 +21,7 @@ def get(tx: Tx, key: SandboxKey) -> SandboxRow | None:
         key.person,
         key.provider,
     )
-    return None if row is None else _sandbox(row)
+    return None if row is None else from_row(row)
 
 
 def all_of(tx: Tx, installation: str, provider: str) -> Sequence[SandboxRow]:
@@ -30,7 +30,7 @@ def all_of(tx: Tx, installation: str, provider: str) -> Sequence[SandboxRow]:
         installation,
         provider,
     )
-    return [_sandbox(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 def save(tx: Tx, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
@@ -54,7 +54,7 @@ def save(tx: Tx, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
         tx.now,
         tx.now,
     )
-    return _sandbox(row)
+    return from_row(row)
 
 
 def forget(tx: Tx, id: int, provider_id: str, why: str) -> None:
@@ -126,7 +126,7 @@ def spare(tx: Tx, tenant: str) -> Sequence[SandboxRow]:
         " AND turns.state IN ('preparing', 'running', 'finishing')) ORDER BY pinned, last_used, id",
         tenant,
     )
-    return [_sandbox(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 def _unused(tx: Tx, before: float, *, queued_is_use: bool) -> Sequence[SandboxRow]:
@@ -138,7 +138,7 @@ def _unused(tx: Tx, before: float, *, queued_is_use: bool) -> Sequence[SandboxRo
         before,
         int(queued_is_use),
     )
-    return [_sandbox(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 def new_reset(
@@ -167,7 +167,7 @@ def reset(tx: Tx, number: int) -> Reset | None:
     sandbox = tx.single("SELECT * FROM sandboxes WHERE id = ?", row["sandbox"])
     return Reset(
         number=row["id"],
-        sandbox=_sandbox(sandbox),
+        sandbox=from_row(sandbox),
         provider_id=row["provider_id"],
         thread=ThreadKey.parse(row["thread"]),
         told=tuple(json.loads(row["told"])),
@@ -175,7 +175,7 @@ def reset(tx: Tx, number: int) -> Reset | None:
     )
 
 
-def _sandbox(row: Row) -> SandboxRow:
+def from_row(row: Row) -> SandboxRow:
     return SandboxRow(
         id=row["id"],
         key=SandboxKey(row["installation"], row["tenant"], row["person"], row["provider"]),

@@ -34,6 +34,7 @@ from bot.models import (
     SandboxState,
     Saying,
     Session,
+    Standing,
     StopOutcome,
     StoredEvent,
     ThreadKey,
@@ -46,6 +47,7 @@ from storage import (
     asks,
     audit,
     deliveries,
+    departures,
     endings,
     events,
     inputs,
@@ -120,6 +122,9 @@ class SqliteStore:
 
     async def known_person(self, id: int) -> Person | None:
         return await self._read(lambda tx: people.by_id(tx, id))
+
+    async def note_standing(self, standing: Standing) -> Sequence[str]:
+        return await self._write(lambda tx: departures.note(tx, standing))
 
     async def repository_default(self, scope: str) -> str:
         return await self._read(lambda tx: repositories.default(tx, scope))
@@ -355,6 +360,9 @@ class SqliteStore:
 
     async def expired_sandboxes(self, before: float) -> Sequence[SandboxRow]:
         return await self._read(lambda tx: sandboxes.expired(tx, before))
+
+    async def departed_sandboxes(self, before: float) -> Sequence[SandboxRow]:
+        return await self._read(lambda tx: departures.due(tx, before))
 
     async def new_reset(
         self,

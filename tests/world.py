@@ -65,6 +65,7 @@ from bot.models import (
     Repository,
     SandboxState,
     SayingKind,
+    Standing,
     ThreadKey,
     Work,
 )
@@ -128,6 +129,7 @@ class MemorySurface:
     pictures: list[Timeline] = field(default_factory=list)
     earlier: list[Remark] = field(default_factory=list)
     outsiders: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)  # accounts that are not there any more
     busy: int = 0
     deaf: int = 0
     uploads: dict[str, bytes] = field(default_factory=dict)  # what people attach, by id
@@ -139,6 +141,16 @@ class MemorySurface:
 
     async def parse(self, delivery: Delivery) -> Sequence[Message]:
         raise NotImplementedError("these tests give messages to the sessions themselves")
+
+    def standings(self, delivery: Delivery) -> Sequence[Standing]:
+        return ()
+
+    async def standing(self, identity: Identity) -> Sequence[Standing]:
+        if self.busy:
+            self.busy -= 1
+            raise SurfaceBusy("rate limited", 1.0)
+        why = "deactivated" if identity.user in self.gone else ""
+        return (Standing(identity.tenant), Standing(identity.tenant, identity.user, why=why))
 
     async def open_thread(self, message: Message) -> ThreadKey:
         return replace(message.thread, id="root")

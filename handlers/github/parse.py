@@ -76,7 +76,7 @@ class _Scene:
 
 def parse(delivery: Delivery, ourselves: Ourselves) -> tuple[Message, ...]:
     """The messages in a delivery; none when it is not for us. Raises Undecodable, and nothing else."""
-    payload = _decoded(delivery.body)
+    payload = decoded(delivery.body)
     action = payload.get("action")
     if not isinstance(action, str) or (delivery.kind, action) not in ACTIONS:
         return ()
@@ -221,7 +221,8 @@ def understood(said: str, slug: str) -> tuple[bool, Words]:
 # the payload's parts, each checked
 
 
-def _decoded(body: bytes) -> Mapping[str, object]:
+def decoded(body: bytes) -> Mapping[str, object]:
+    """Raises Undecodable."""
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError) as exc:

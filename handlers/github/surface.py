@@ -28,15 +28,17 @@ from bot.models import (
     Remark,
     Saying,
     SayingKind,
+    Standing,
     ThreadKey,
 )
 from bot.redact import redact
 from bot.shared_files import content
 from bot.timeline import Timeline
+from handlers.github import standings
 from handlers.github.accounts import Accounts
 from handlers.github.auth import TALK, GitHubApp, Scope
 from handlers.github.failures import CallFailed, NoToken
-from handlers.github.parse import SURFACE, Ourselves, parse
+from handlers.github.parse import SURFACE, Ourselves, decoded, parse
 from handlers.github.render import (
     ask_comment,
     file_comment,
@@ -94,6 +96,22 @@ class GitHubSurface:
             self._repositories.learn(int(message.thread.scope), message.repository, installation)
             self._accounts.learn(message.author.user, message.author.name)
         return messages
+
+    def standings(self, delivery: Delivery) -> Sequence[Standing]:
+        if delivery.kind not in standings.EVENTS:
+            return ()
+        return standings.standings(delivery.kind, decoded(delivery.body))
+
+    async def standing(self, identity: Identity) -> Sequence[Standing]:
+        """Of the installation only: what an account may is asked of each repository."""
+        installation = int(identity.tenant.rpartition(":")[2])
+        try:
+            suspended = await self._app.as_app(lambda github: _suspended(github, installation))
+        except ForgeError as error:
+            if isinstance(error, NoToken) or not isinstance(error, CallFailed) or error.status != 404:
+                raise _translated(error) from error
+            return (standings.of_installation(installation, standings.UNINSTALLED),)
+        return (standings.of_installation(installation, standings.SUSPENDED if suspended else ""),)
 
     async def open_thread(self, message: Message) -> ThreadKey:
         """Every message on GitHub has its thread already."""
@@ -286,6 +304,11 @@ def _marker_of(saying: Saying) -> str:
     # The timeline's comment is rewritten by those who know the turn, not the saying.
     timeline = saying.kind is SayingKind.TIMELINE and saying.turn is not None
     return marker(f"turn:{saying.turn}" if timeline else saying.amends or saying.key)
+
+
+def _suspended(github: Github, installation: int) -> bool:
+    _, found = github.requester.requestJsonAndCheck("GET", f"/app/installations/{installation}")
+    return bool(found.get("suspended_at"))
 
 
 def _issue_of(github: Github, thread: ThreadKey) -> Issue:

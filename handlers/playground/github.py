@@ -197,6 +197,14 @@ class GitHubPlayground:
         """Take the App's access to a repository away; its tokens stop working there at once."""
         self._server.installations.remove(self._repository(full_name))
 
+    def remove_app(self, owner: str) -> None:
+        """Take the App away from an account, with all its repositories."""
+        self._server.installations.end(self._state.users[owner.lower()])
+
+    def suspend_app(self, owner: str, suspended: bool = True) -> None:
+        """Suspend the App's installation, or end that."""
+        self._server.installations.suspend(self._state.users[owner.lower()], suspended)
+
     def add_user(self, login: str, permissions: Mapping[str, Role] | None = None) -> int:
         """Make a person, or give one other roles by repository; returns the account's id."""
         user = self._state.add_user(login)

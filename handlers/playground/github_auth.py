@@ -118,6 +118,8 @@ class Credentials:
 
         `opaque` asks for the older, 40 characters long form. Raises Refusal when it asks for too much.
         """
+        if installation.suspended_at is not None:
+            raise Refusal(403, "This installation has been suspended")
         if repositories is not None:
             if len(repositories) > _MOST_REPOSITORIES:
                 raise Refusal(422, f"You may list at most {_MOST_REPOSITORIES} repositories")

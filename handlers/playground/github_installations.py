@@ -2,7 +2,7 @@
 
 from handlers.playground.github_hooks import Hooks
 from handlers.playground.github_shapes import Json, Shapes
-from handlers.playground.github_state import GitHubState, Installation, Repository
+from handlers.playground.github_state import GitHubState, Installation, Repository, User
 
 
 class Installations:
@@ -35,6 +35,21 @@ class Installations:
             found.repository_ids.discard(repository.id)
             lite = [self._shapes.repository_lite(repository)]
             self._announce_selection("removed", found, added=[], removed=lite)
+
+    def end(self, account: User) -> None:
+        """Its owner removes the App."""
+        for found in self._of(account):
+            del self._state.installations[found.id]
+            found.repository_ids.clear()
+            self._announce("installation", "deleted", found, {"repositories": []})
+
+    def suspend(self, account: User, suspended: bool) -> None:
+        for found in self._of(account):
+            found.suspended_at = self._state.now() if suspended else None
+            self._announce("installation", "suspend" if suspended else "unsuspend", found, {})
+
+    def _of(self, account: User) -> list[Installation]:
+        return [one for one in self._state.installations.values() if one.account is account]
 
     def _announce_selection(
         self, action: str, installation: Installation, *, added: list[Json], removed: list[Json]

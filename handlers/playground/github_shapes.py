@@ -336,7 +336,7 @@ class Shapes:
             "has_multiple_single_files": False,
             "single_file_paths": [],
             "suspended_by": None,
-            "suspended_at": None,
+            "suspended_at": timestamp(installation.suspended_at) if installation.suspended_at else None,
             "created_at": timestamp(installation.created_at),
             "updated_at": timestamp(installation.created_at),
         }

@@ -138,6 +138,7 @@ class Installation:
     permissions: dict[str, str]
     created_at: datetime
     repository_ids: set[int] = field(default_factory=set)
+    suspended_at: datetime | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -210,6 +210,15 @@ class SlackPlayground:
         """Delete one's own message; a root with replies leaves a tombstone."""
         self._actions.delete(self._own_message(user, channel, ts, "cant_delete_message"))
 
+    def deactivate(self, user: str, deactivated: bool = True) -> None:
+        """An admin takes somebody's account away, or gives it back."""
+        self._actions.deactivate(self.workspace.user(user), deactivated)
+
+    def uninstall(self) -> None:
+        """Remove the app from the workspace: its token is of no use any more."""
+        self._app.removed = True
+        self._actions.tell_uninstalled()
+
     def react(self, user: str, channel: str, ts: str, name: str) -> None:
         """Put an emoji on a message; the bot is not told, it does not subscribe to that."""
         self._check_member(user, channel)

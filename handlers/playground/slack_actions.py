@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 
 from handlers.playground.changes import Changes
 from handlers.playground.slack_shapes import (
@@ -13,8 +14,9 @@ from handlers.playground.slack_shapes import (
     mention_event,
     message_event,
     message_json,
+    user_change_event,
 )
-from handlers.playground.slack_state import Json, Message, SlackError, Workspace
+from handlers.playground.slack_state import Json, Message, SlackError, User, Workspace
 
 
 class Actions:
@@ -91,6 +93,15 @@ class Actions:
         self._changes.note("deleted", message.channel, message.ts)
         if message.visible_to is None:
             self._tell(message.channel, event)
+
+    def deactivate(self, user: User, deactivated: bool) -> None:
+        user = self._workspace.users[user.id] = replace(user, deleted=deactivated)
+        self._send(event_callback(self._workspace, user_change_event(self._workspace, user)))
+
+    def tell_uninstalled(self) -> None:
+        revoked: Json = {"type": "tokens_revoked", "tokens": {"oauth": [], "bot": [self._workspace.bot.id]}}
+        for event in (revoked, {"type": "app_uninstalled"}):
+            self._send(event_callback(self._workspace, event))
 
     def react(self, message: Message, name: str, user_id: str) -> None:
         users = message.reactions.setdefault(name, [])

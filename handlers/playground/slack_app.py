@@ -99,6 +99,7 @@ class SlackApp:
         self._url = url
         self._scopes = scopes
         self._tickets: set[str] = set()
+        self.removed = False
         self._holds: Holds[Call] = Holds()
         self.calls: deque[Call] = deque(maxlen=5000)
         self.asgi = Starlette(
@@ -200,6 +201,8 @@ class SlackApp:
     def _check_token(self, token: str, wanted: str) -> None:
         if not token:
             raise SlackError("not_authed")
+        if self.removed and token == self._bot_token:
+            raise SlackError("account_inactive")
         if token not in (self._bot_token, self._app_token):
             raise SlackError("invalid_auth")
         if token != wanted:

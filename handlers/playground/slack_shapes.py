@@ -14,7 +14,7 @@ def user_json(workspace: Workspace, user: User) -> Json:
         "team_id": user.team_id or workspace.team.id,
         "name": user.name,
         "real_name": user.real_name,
-        "deleted": False,
+        "deleted": user.deleted,
         "is_bot": user.is_bot,
         "is_app_user": False,
         "is_admin": False,
@@ -92,7 +92,7 @@ def message_json(workspace: Workspace, message: Message, *, metadata: bool = Fal
 
 def event_callback(workspace: Workspace, event: Json) -> Json:
     """The outer part of every event; each has its own event_id."""
-    channel_id = str(event["channel"])
+    channel_id = event.get("channel")
     return {
         "token": "not-verified",
         "team_id": workspace.team.id,
@@ -112,7 +112,7 @@ def event_callback(workspace: Workspace, event: Json) -> Json:
                 "is_enterprise_install": False,
             }
         ],
-        "is_ext_shared_channel": workspace.channel(channel_id).is_ext_shared,
+        "is_ext_shared_channel": bool(channel_id) and workspace.channel(str(channel_id)).is_ext_shared,
         "event_context": "4-" + uuid.uuid4().hex,
     }
 
@@ -138,6 +138,16 @@ def mention_event(workspace: Workspace, message: Message) -> Json:
         "channel": message.channel,
         "event_ts": message.ts,
     } | _foreigner(workspace, message.user)
+
+
+def user_change_event(workspace: Workspace, user: User) -> Json:
+    now = time.time()
+    return {
+        "type": "user_change",
+        "user": user_json(workspace, user),
+        "cache_ts": int(now),
+        "event_ts": f"{now:.6f}",
+    }
 
 
 def changed_event(workspace: Workspace, message: Message, before: Json) -> Json:

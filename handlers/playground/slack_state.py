@@ -37,6 +37,7 @@ class User:
     is_bot: bool = False
     is_guest: bool = False
     team_id: str = ""
+    deleted: bool = False
 
 
 @dataclass(slots=True)

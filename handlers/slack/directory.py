@@ -53,6 +53,14 @@ class Directory:
                 raise Denied("I am not in this channel.", INVITE) from refused
             return f"Slack does not say who may be here: {refused.code}"
 
+    async def deactivated(self, user: str) -> bool:
+        """Asked anew. Raises SurfaceBusy, SlackRefused."""
+        self.forget(user)
+        return (await self._user(user)).get("deleted") is True
+
+    def forget(self, user: str) -> None:
+        self._known.pop(f"user {user}", None)
+
     def _why_foreign(self, user: Json) -> str:
         home = self._workspace
         organisation = _object(user.get("enterprise_user")).get("enterprise_id")

@@ -17,6 +17,7 @@ from slack_bolt.async_app import AsyncAck, AsyncApp
 from bot.models import Delivery
 from handlers.slack import parse
 from handlers.slack.ids import ACTION, COMMAND, EVENT, SURFACE, means_something
+from handlers.slack.standings import EVENTS, standings
 
 Json = dict[str, Any]
 Accept = Callable[[Delivery], Awaitable[bool]]
@@ -36,6 +37,10 @@ def listen(app: AsyncApp, accept: Accept, bot_user: str, now: Callable[[], float
         if parse.worth_keeping(body, bot_user):
             await keep(EVENT, body.get("event_id"), body)
 
+    async def on_standing(body: Json) -> None:
+        if standings(body, bot_user):
+            await keep(EVENT, body.get("event_id"), body)
+
     async def on_command(body: Json, ack: AsyncAck) -> None:
         await keep(COMMAND, body.get("trigger_id"), body)
         await ack()
@@ -48,5 +53,7 @@ def listen(app: AsyncApp, accept: Accept, bot_user: str, now: Callable[[], float
 
     app.event("message")(on_event)
     app.event("app_mention")(on_event)
+    for event in EVENTS:
+        app.event(event)(on_standing)
     app.command(_ANY)(on_command)
     app.action(_ANY)(on_action)

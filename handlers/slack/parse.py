@@ -81,7 +81,7 @@ def people(delivery: Delivery) -> tuple[str, ...]:
 
     Raises Undecodable.
     """
-    body = _read(delivery)
+    body = read(delivery)
     event = _object(body.get("event"))
     versions = (event, _object(event.get("message")), _object(event.get("previous_message")))
     authors = [_text(_object(version.get("edited")), "user") for version in versions]
@@ -93,7 +93,7 @@ def people(delivery: Delivery) -> tuple[str, ...]:
 
 def messages(delivery: Delivery, bot_user: str, names: Mapping[str, str]) -> tuple[Message, ...]:
     """What was said; nothing when it is not for us. `names`: user id → name. Raises Undecodable."""
-    body = _read(delivery)
+    body = read(delivery)
     reading = _Reading(body, bot_user, names)
     if delivery.kind == EVENT:
         return reading.event(_object(body.get("event")))
@@ -215,8 +215,7 @@ class _Reading:
         return parse_words(plain(without_mention(raw, self.bot_user), self.names))
 
     def _person(self, user: str, known_as: str = "") -> Identity:
-        tenant = _enterprise(self.body) or _team(self.body)
-        return Identity(SURFACE, f"{SURFACE}:{tenant}", user, self.names.get(user) or known_as or user)
+        return Identity(SURFACE, tenant_of(self.body), user, self.names.get(user) or known_as or user)
 
 
 def _clicked(action: str, value: str) -> tuple[Verb, Mapping[str, str]]:
@@ -261,6 +260,11 @@ def _is_reply(said: Json) -> bool:
     return root != "" and root != _text(said, "ts")
 
 
+def tenant_of(body: Json) -> str:
+    """Raises Undecodable."""
+    return f"{SURFACE}:{_enterprise(body) or _team(body)}"
+
+
 def _team(body: Json) -> str:
     """The workspace that the app was installed to, for any kind of delivery. Raises Undecodable."""
     if team := _team_if_named(body):
@@ -298,7 +302,8 @@ def _action_thread(body: Json) -> str:
     return _text(container, "thread_ts") or _text(shown, "thread_ts") or root
 
 
-def _read(delivery: Delivery) -> Json:
+def read(delivery: Delivery) -> Json:
+    """The JSON object of a delivery. Raises Undecodable."""
     try:
         body = json.loads(delivery.body)
     except (ValueError, RecursionError) as error:

@@ -26,18 +26,19 @@ from bot.models import (
     Saying,
     SayingKind,
     SharedFile,
+    Standing,
     ThreadKey,
 )
 from bot.shared_files import content
 from bot.timeline import Timeline
-from handlers.slack import asks, files, parse, render
+from handlers.slack import asks, files, parse, render, standings
 from handlers.slack.attached import Attached
 from handlers.slack.directory import Directory
 from handlers.slack.files import Files
 from handlers.slack.history import History
 from handlers.slack.ids import MARKER, SURFACE, channel_of, is_direct
 from handlers.slack.render import Drawn
-from handlers.slack.web import RETRY_AFTER, TIMEOUT, Json, SlackRefused, Workspace, answered, busy
+from handlers.slack.web import GONE, RETRY_AFTER, TIMEOUT, Json, SlackRefused, Workspace, answered, busy
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,23 @@ class SlackSurface:
         users = [user for user in parse.people(delivery) if user != bot]
         names = await self._directory.names(users[:NAMED])
         return parse.messages(delivery, bot, names)
+
+    def standings(self, delivery: Delivery) -> Sequence[Standing]:
+        told = standings.standings(parse.read(delivery), self._workspace.bot_user)
+        for standing in told:
+            self._directory.forget(standing.account)
+        return told
+
+    async def standing(self, identity: Identity) -> Sequence[Standing]:
+        home = f"{SURFACE}:{self._workspace.enterprise or self._workspace.team}"
+        if identity.tenant != home:
+            return ()
+        try:
+            gone = await self._directory.deactivated(identity.user)
+        except SlackRefused as refused:
+            return (Standing(home, why=standings.UNINSTALLED),) if refused.code in GONE else ()
+        why = standings.DEACTIVATED if gone else ""
+        return (Standing(home), Standing(home, identity.user, why=why))
 
     async def external(self, identity: Identity, thread: ThreadKey) -> str:
         """Raises SurfaceBusy when Slack cannot say now, Denied for a private channel that we are not in."""

@@ -68,6 +68,7 @@ _MENDS = {
     "token_revoked": _MEND_BOT,
     "token_expired": _MEND_BOT,
 }
+GONE = frozenset({"account_inactive", "token_revoked"})  # the app was removed, or the workspace was
 WRONG_TOKEN = frozenset(code for code, mend in _MENDS.items() if mend is _MEND_BOT)
 
 

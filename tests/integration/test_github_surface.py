@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,12 @@ from bot.models import (
     Outcome,
     Saying,
     SayingKind,
+    Standing,
     ThreadKey,
     Verb,
 )
 from bot.timeline import Timeline
+from handlers.github.standings import SUSPENDED, UNINSTALLED
 from handlers.github.webhooks import PATH, Webhooks
 from handlers.playground.server import LoopbackServer
 from tests.github_stage import WEB, Stage, github_stage
@@ -90,6 +93,30 @@ def bodies(stage: Stage, thread: ThreadKey) -> list[str]:
 
 
 # in
+
+
+async def test_an_app_that_is_suspended_or_removed_is_told_and_seen(stage: Stage, door: Door) -> None:
+    ada = stage.identity("ada")
+    tenant, id = ada.tenant, int(ada.tenant.partition(":")[2])
+    there = Standing(tenant, installation=id)
+    stories: list[tuple[Callable[[], None], Standing]] = [
+        (lambda: stage.github.suspend_app("acme"), replace(there, why=SUSPENDED)),
+        (lambda: stage.github.suspend_app("acme", False), there),
+        (lambda: stage.github.remove_app("acme"), replace(there, why=UNINSTALLED)),
+    ]
+    assert await stage.surface.standing(ada) == (there,)
+    for number, (happens, standing) in enumerate(stories, 1):
+        happens()
+        assert not await door.messages(number)
+        assert stage.surface.standings(door.accepted[-1]) == (standing,)
+        assert await stage.surface.standing(ada) == (standing,)
+
+
+async def test_a_repository_that_is_taken_away_is_told(stage: Stage, door: Door) -> None:
+    stage.github.uninstall(WEB)
+    assert not await door.messages(1)
+    (told,) = stage.surface.standings(door.accepted[0])
+    assert (told.repository, told.tenant) == (stage.repository_id, "")
 
 
 async def test_a_label_and_a_discussion_come_in_as_they_were_meant(stage: Stage, door: Door) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bot.access import Access
 from bot.choosing import Choosing
+from bot.departures import Departures
 from bot.errors import ForgeError
 from bot.file_verb import FileVerb
 from bot.intake import BATCH, SEEN_AFTER, Intake
@@ -87,7 +88,8 @@ class Desk:
         boxes = SandboxVerbs(seen, surfaces, sandboxes, losses, clock)
         defaults = Defaults("acme/web", "lines")
         sessions = Sessions(seen, surfaces, forge, access, clock, choosing, boxes, files, defaults)
-        self.intake = Intake(seen, surfaces, sessions, clock)
+        departures = Departures(seen, surfaces, sandboxes, clock)
+        self.intake = Intake(seen, surfaces, sessions, departures, clock)
         self._posted = 0
 
     async def post(

@@ -34,6 +34,7 @@ from bot.models import (
     Saying,
     SayingKind,
     SharedFile,
+    Standing,
     ThreadKey,
     Verb,
 )
@@ -137,6 +138,32 @@ def item(saying: Saying, created_at: float | None = None) -> OutboxItem:
 
 
 # In
+
+
+async def test_who_leaves_is_told_and_whether_somebody_is_there_can_be_asked(town: Town) -> None:
+    ana, home = Identity("slack", f"slack:{TEAM}", "U_ANA", "Ana"), Standing(f"slack:{TEAM}")
+    there = replace(home, account="U_ANA")
+    assert await town.bot.surface.standing(ana) == (home, there)
+    town.slack.deactivate("U_ANA")
+    assert not await town.heard(1)
+    (told,) = town.bot.surface.standings(town.inbox.kept[0])
+    assert told == replace(there, why="the account of this session's owner is deactivated")
+    assert await town.bot.surface.standing(ana) == (home, told)
+    town.slack.deactivate("U_ANA", False)  # as any other change of a profile: not kept, but asked about
+    assert not await town.heard(1)
+    assert await town.bot.surface.standing(ana) == (home, there)
+    assert await town.bot.surface.standing(replace(ana, user="U_NOBODY")) == ()
+    assert await town.bot.surface.standing(replace(ana, tenant="slack:T_OTHER")) == ()
+
+
+async def test_a_workspace_that_removes_the_app_is_told_and_seen(town: Town) -> None:
+    ana = Identity("slack", f"slack:{TEAM}", "U_ANA", "Ana")
+    town.slack.uninstall()
+    assert not await town.heard(2)
+    removed = Standing(f"slack:{TEAM}", why="the app was removed from this Slack workspace")
+    for kept in town.inbox.kept:
+        assert town.bot.surface.standings(kept) == (removed,)
+    assert await town.bot.surface.standing(ana) == (removed,)
 
 
 async def test_a_mention_is_kept_and_understood(town: Town) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from bot.models import Memory, Record, SandboxKey, SandboxState, SayingKind, TurnState
+from bot.models import Memory, Record, SandboxKey, SandboxState, SayingKind, Standing, TurnState
 from tests.contracts.store.stage import ANN, API, BOB, WEB, ZOE, Stage, note, slack
 
 
@@ -226,3 +226,55 @@ async def test_a_sandbox_with_a_turn_is_never_idle(stage: Stage) -> None:
 
 async def test_audit_takes_any_row(stage: Stage) -> None:
     await stage.store.audit("slack:T1/U_ANN", "denied", "slack:T1/C1:1", "not on the list")
+
+
+LEFT = Standing(ANN.tenant, ANN.user, why="deactivated")
+
+
+async def test_whoever_leaves_stops_their_own_turns_queued_ones_too(stage: Stage) -> None:
+    running, queued, bobs = [
+        (await stage.start(id, by=by)).turn or 0 for id, by in ((("s1", ANN), ("s2", ANN), ("s3", BOB)))
+    ]
+    await stage.run(running)
+    stage.woken.taken()
+    assert await stage.store.note_standing(LEFT) == ["s1", "s2"]
+    assert await stage.store.note_standing(LEFT) == [], "they are asked once"
+    assert stage.woken.taken() == [queued], "it has no place to wait for"
+    stops = [(await stage.store.inbox(turn)).stop_by for turn in (running, queued, bobs)]
+    assert stops == ["Sandpiper: deactivated", "Sandpiper: deactivated", ""]
+
+
+async def test_a_push_that_is_under_way_is_not_stopped_by_a_departure(stage: Stage) -> None:
+    claim = await stage.run((await stage.start("s1")).turn or 0)
+    await stage.store.close_intake(claim.turn.id, claim.fence)
+    assert await stage.store.begin_push(claim.turn.id, claim.fence)
+    assert await stage.store.note_standing(LEFT) == []
+
+
+async def test_a_whole_tenant_and_one_of_its_people_leave_and_return_apart(stage: Stage) -> None:
+    for who in (ANN, BOB, ZOE):
+        person = await stage.store.person(who)
+        await stage.store.save_sandbox(SandboxKey("here", who.tenant, person.id, "local"), who.user, "")
+
+    async def due() -> list[str]:
+        return [row.provider_id for row in await stage.store.departed_sandboxes(stage.clock.now() + 1)]
+
+    assert await due() == []
+    await stage.store.note_standing(LEFT)
+    await stage.store.note_standing(Standing(ANN.tenant, why="uninstalled"))
+    assert await due() == ["U_ANN", "U_BOB"]
+    await stage.store.note_standing(Standing(ANN.tenant))
+    assert await due() == ["U_ANN"]
+    await stage.store.note_standing(Standing(ANN.tenant, ANN.user))
+    assert await due() == []
+
+
+async def test_the_time_since_somebody_left_does_not_begin_anew(stage: Stage) -> None:
+    person = await stage.store.person(ANN)
+    await stage.store.save_sandbox(SandboxKey("here", ANN.tenant, person.id, "local"), "box", "")
+    left = stage.clock.now()
+    await stage.store.note_standing(LEFT)
+    stage.clock.advance(1000)
+    await stage.store.note_standing(LEFT)
+    assert len(await stage.store.departed_sandboxes(left + 1)) == 1
+    assert not await stage.store.departed_sandboxes(left)

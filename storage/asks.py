@@ -27,8 +27,10 @@ UNSHOWN = "It could not be shown to people, so nobody was asked."
 
 
 def add(tx: Tx, turn: Row, new: NewAsk) -> None:
-    """Ask it in the turn's thread. One that the agent asks under the same name again is the same."""
+    """Ask it in the turn's thread. What is asked again under the same name while it is open is the same; once
+    that was answered, it is another thing, of which nobody has said anything."""
     asked = _asked(tx, turn)
+    _free_name(tx, turn, new.id)
     row = tx.one(
         "INSERT INTO asks (turn, attempt, name, kind, title, detail, options, surface, tenant, account,"
         " caller, deadline, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -163,9 +165,22 @@ def _settle(
     outbox.put(tx, over)
 
 
+def _free_name(tx: Tx, turn: Row, name: str) -> None:
+    """An ask that is over, answer and all, gives up the agent's name for it."""
+    over = tx.one(
+        "SELECT id FROM asks WHERE turn = ? AND attempt = ? AND name = ? AND state <> 'open' AND told = 1",
+        turn["id"],
+        turn["attempt"],
+        name,
+    )
+    if over is not None:
+        tx.run("UPDATE asks SET name = ? WHERE id = ?", f"{name} (before {over['id']})", over["id"])
+
+
 def _asked(tx: Tx, turn: Row) -> Identity:
-    """Whose word counts: who opened the turn, else the session's owner."""
-    opening = [one for one in inputs.of_turn(tx, turn["id"]) if one.author.user]
+    """Whose word counts: who opened the turn, else the session's owner. Not who only steers it, though the
+    steer was written before and came in late."""
+    opening = [one for one in inputs.opening(tx, turn["id"]) if one.author.user]
     if opening:
         return opening[0].author
     session = tx.single("SELECT owner, thread FROM sessions WHERE id = ?", turn["session"])

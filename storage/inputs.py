@@ -50,6 +50,14 @@ def of_turn(tx: Tx, turn: int) -> Sequence[Input]:
     return [_input(row) for row in tx.all("SELECT * FROM inputs WHERE turn = ? ORDER BY sent, id", turn)]
 
 
+def opening(tx: Tx, turn: int) -> Sequence[Input]:
+    """What the turn was opened with, and was not taken back."""
+    rows = tx.all(
+        "SELECT * FROM inputs WHERE turn = ? AND opening = 1 AND fate <> 'dropped' ORDER BY sent, id", turn
+    )
+    return [_input(row) for row in rows]
+
+
 def authors(tx: Tx, session: str) -> Sequence[Identity]:
     rows = tx.all(
         "SELECT * FROM inputs WHERE session = ? AND fate IN ('written', 'consumed') ORDER BY sent, id",

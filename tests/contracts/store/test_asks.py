@@ -41,6 +41,35 @@ async def test_what_is_asked_is_said_in_the_turns_thread_and_calls_who_opened_it
     assert {(one.thread, one.mention) for one in said} == {(claim.turn.thread, ANN.user)}
 
 
+async def test_what_is_asked_anew_under_a_name_that_was_answered_is_another_thing(stage: Stage) -> None:
+    """An item of an agent can ask more than once: the yes to the first is none to the second."""
+    claim = await stage.running("s1")
+    await ask(stage, claim, APPROVAL)
+    (first,) = await stage.store.open_asks("s1")
+    await stage.store.answer("k1", "s1", first.id, ANN, allowed=True)
+    (answer,) = (await stage.store.inbox(claim.turn.id)).answers
+    await stage.store.record(claim.turn.id, claim.fence, Record(told=(answer.id,)))
+    await ask(stage, claim, replace(APPROVAL, detail="rm -rf ."))
+    (second,) = await stage.store.open_asks("s1")
+    assert second.id != first.id and (second.name, second.detail) == (APPROVAL.id, "rm -rf .")
+    assert (await stage.store.inbox(claim.turn.id)).answers == ()
+    late = await stage.store.answer("k2", "s1", first.id, ANN, allowed=True)
+    assert late is AskOutcome.OVER
+    await stage.store.record(claim.turn.id, claim.fence, Record(withdrawn=(APPROVAL.id,)))
+    assert await stage.store.open_asks("s1") == []
+    await ask(stage, claim, APPROVAL)  # and once more
+    assert len(await stage.store.open_asks("s1")) == 1
+
+
+async def test_a_steer_that_came_late_does_not_make_its_author_the_one_to_ask(stage: Stage) -> None:
+    claim = await stage.running("s1")
+    written_before = stage.words("and this", by=BOB, sent="000000")
+    await stage.store.admit("s1", written_before, claim.turn.thread)
+    await ask(stage, claim, APPROVAL)
+    (open_ask,) = await stage.store.open_asks("s1")
+    assert open_ask.asked == ANN
+
+
 async def test_the_first_answer_counts_and_is_in_the_inbox_until_the_agent_is_told(stage: Stage) -> None:
     claim = await stage.running("s1")
     await ask(stage, claim, APPROVAL)

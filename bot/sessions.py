@@ -219,7 +219,9 @@ class Sessions:
         if not message.text.strip():
             text = await self._verbs.status(message, session)
             return await self._answers.note(message, "empty", text)
-        if message.mode is Mode.STEER and (answered := await self._answered(message, session)):
+        # Who chooses something means the next turn: as an answer, that choice would be lost.
+        answers = message.mode is Mode.STEER and not choice
+        if answers and (answered := await self._answered(message, session)):
             return answered
         admitted = await self._store.admit(session.id, said, message.thread)
         await self._tell(message, chosen.doubt)

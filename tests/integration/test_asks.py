@@ -145,6 +145,43 @@ async def test_a_reply_answers_a_question_but_only_of_whose_word_counts(tmp_path
         assert "teal / Ben: mauve" in (await t.final()).text
 
 
+async def test_who_chooses_something_answers_no_question(tmp_path: Path) -> None:
+    """A choice counts from the next turn on: it is not lost in an answer to this one."""
+
+    async def tells_its_permissions(agent: ScriptedProcess) -> None:
+        agent.say(done=f"now {(await agent.take())['permissions']}")
+
+    async with town(tmp_path, [asks_a_question, tells_its_permissions], POLICY) as t:
+        await t.say("paint it")
+        await asked(t)
+        careful = await t.say("and carefully", addressed=False, options={"permissions": "ask"})
+        assert careful == "queued"
+        assert await t.say("teal", addressed=False) == "answered"
+        assert "teal" in (await t.final()).text
+        assert "now ask" in (await t.final(2)).text
+
+
+async def test_what_is_asked_under_one_name_twice_is_answered_twice(tmp_path: Path) -> None:
+    async def asks_again(agent: ScriptedProcess) -> None:
+        await agent.take()
+        told = []
+        for command in ("rm -rf build", "rm -rf ."):
+            agent.say(may="a1", title="Run rm", detail=command)
+            told.append((await agent.heard())["allowed"])
+        agent.say(done=str(told))
+
+    async with town(tmp_path, [asks_again]) as t:
+        await t.say("clean up")
+        first = await asked(t)
+        await t.say("", verb=Verb.APPROVE, options={"ask": str(first.id)})
+        await t.until(lambda: outcomes(t).count(AskState.OPEN) == 2)
+        second = [item.saying.ask for item in t.slack.said if item.saying.ask is not None][-1]
+        assert second is not None and second.detail == "rm -rf ."
+        assert await t.say("", verb=Verb.APPROVE, options={"ask": str(first.id)}) == "nothing"
+        assert await t.say("", verb=Verb.DENY, options={"ask": str(second.id)}) == "settled"
+        assert (await t.final()).text == "[True, False]"
+
+
 async def test_a_question_that_nobody_answers_is_the_agents_to_decide(tmp_path: Path) -> None:
     async with town(tmp_path, [asks_a_question]) as t:
         await t.say("paint it")

@@ -92,7 +92,7 @@ class SideTools:
 
 def _directory(task: Task) -> str:
     """Where they are served, in the box's own /tmp: a name of this attempt's."""
-    return f"/tmp/sandpiper-{task.prompt.key}"  # noqa: S108 made by the side tools, which refuse one that is there
+    return f"/tmp/sandpiper-{task.prompt.key}"  # noqa: S108 made by the side tools, which clear away what is there
 
 
 class _Calls:

@@ -66,39 +66,45 @@ class Calls:
         self.output = output
         self.tools = tools.split(",")
         self.lock = threading.Lock()
-        self.waiting: dict[str, tuple[Any, Any]] = {}
+        self.waiting: dict[str, tuple[Any, Any, str]] = {}  # who called, its id of that, what was made for it
         self.count = 0
 
     def call(self, client: Any, id: Any, name: str, arguments: dict[str, Any]) -> None:
         if name not in self.tools:
             answer(client, id, f"There is no tool {name!r}.", True)
             return
+        made = ""
         try:
             if name == "share_file":
                 arguments = {**arguments, **copy_of(arguments.get("path"))}
+                made = arguments["path"]
             elif name == "share_port":
                 arguments = {**arguments, "path": way_to(arguments.get("port"))}
+                made = arguments["path"]
         except (OSError, ValueError) as error:
             answer(client, id, f"Not shared: {error}", True)
             return
         with self.lock:
             self.count += 1
             number = str(self.count)
-            self.waiting[number] = (client, id)
+            self.waiting[number] = (client, id, made)
         self.output.say("call", id=number, tool=name, arguments=arguments)
 
     def answered(self, line: bytes) -> None:
         try:
             told = json.loads(line)
+            text, error = str(told["text"]), bool(told.get("error"))
             with self.lock:
-                client, id = self.waiting.pop(told["id"])
-            answer(client, id, str(told["text"]), bool(told.get("error")))
-        except (ValueError, KeyError, TypeError):
+                client, id, made = self.waiting.pop(told["id"])
+            if error and made:  # nobody fetches it: each would stay in the home
+                Path(made).unlink(missing_ok=True)
+            answer(client, id, text, error)
+        except (ValueError, KeyError, TypeError, OSError):
             return  # answered before, or nothing of ours
 
     def gone(self, client: Any, id: Any = None) -> None:
         with self.lock:
-            lost = [n for n, (of, its) in self.waiting.items() if of is client and id in (None, its)]
+            lost = [n for n, (of, its, _) in self.waiting.items() if of is client and id in (None, its)]
             for number in lost:
                 del self.waiting[number]
         for number in lost:
@@ -174,6 +180,15 @@ def splice(source: socket.socket, target: socket.socket) -> None:
                 end.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+
+def clear(directory: Path) -> None:
+    """Make room. In a box whose /tmp outlives a program, an earlier turn can have put a `serve` of its own
+    where ours is going to be, and the command would start that. Raises OSError."""
+    if directory.is_dir() and not directory.is_symlink():
+        shutil.rmtree(directory)
+    else:
+        directory.unlink(missing_ok=True)
 
 
 def offer(directory: Path, tools: str, calls: Calls) -> None:
@@ -294,6 +309,11 @@ def run(directory: Path, tools: str, argv: list[str]) -> int:
     output = Output()
     calls = Calls(output, tools)
     made = False
+    try:
+        clear(directory)
+    except OSError as error:
+        sys.stderr.write(f"sandpiper: {directory} is somebody else's: {error}\n")
+        return 126
     try:
         offer(directory, tools, calls)
         made = True

@@ -27,9 +27,11 @@ CALL = INSIDE / "mcp_call.py"
 class Beside:
     """A command with side tools beside it."""
 
-    def __init__(self, home: Path, *command: str, tools: str = ",".join(TOOLS)) -> None:
+    def __init__(
+        self, home: Path, *command: str, tools: str = ",".join(TOOLS), directory: Path | None = None
+    ) -> None:
         self.home = home
-        self.directory = home / "tools"
+        self.directory = directory or home / "tools"
         self.process = subprocess.Popen(
             [sys.executable, str(PROGRAM), str(self.directory), tools, *command],
             stdin=subprocess.PIPE,
@@ -203,12 +205,49 @@ def test_the_command_dies_with_it(home: Path) -> None:
             os.kill(command, 0)
 
 
+@pytest.mark.parametrize("planted", ["directory", "file", "link"])
+def test_what_stood_in_its_place_is_not_started(home: Path, planted: str) -> None:
+    """Its name can be known beforehand, and a box's /tmp may outlive a turn."""
+    place, elsewhere = home / "tools", home / "elsewhere"
+    for directory in (place, elsewhere):
+        directory.mkdir()
+        (directory / "serve").write_text(f"touch {home}/planted-ran\n")
+    if planted != "directory":
+        (place / "serve").unlink()
+        place.rmdir()
+    if planted == "file":
+        place.write_text(f"touch {home}/planted-ran\n")
+    elif planted == "link":
+        place.symlink_to(elsewhere)
+    beside = calling(home, "set_title", title="Mend it")
+    beside.call()
+    beside.answer("1", "Done.")
+    assert beside.rest() == (b"Done.\n", b"", 0)
+    assert not (home / "planted-ran").exists() and (elsewhere / "serve").exists()
+
+
+def test_what_cannot_be_cleared_away_is_not_started_either(home: Path) -> None:
+    out, err, code = Beside(home, "echo", "hello", directory=Path("/proc/self/fdinfo")).rest()
+    assert (out, code) == (b"", 126)
+    assert b"is somebody else's" in err
+
+
 def test_without_its_directory_the_command_runs_without_tools(home: Path) -> None:
-    (home / "tools" / "somebody's").mkdir(parents=True)
-    out, err, code = Beside(home, "echo", "hello").rest()
+    nowhere = home / "nowhere" / "tools"
+    out, err, code = Beside(home, "echo", "hello", directory=nowhere).rest()
     assert (out, code) == (b"hello\n", 0)
     assert err.startswith(b"sandpiper: no side tools: ")
-    assert (home / "tools" / "somebody's").exists()
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_copy_that_is_refused_does_not_stay(home: Path, *, refused: bool) -> None:
+    (home / "report").write_text("all well")
+    beside = calling(home, "share_file", path="report")
+    copy = Path(beside.call()["arguments"]["path"])
+    assert copy.exists()
+    beside.answer("1", "Too often.", error=refused)
+    beside.rest()
+    assert copy.exists() is not refused  # else whoever fetched it drops it
 
 
 def test_a_file_is_copied_to_where_it_can_be_fetched(home: Path) -> None:

@@ -69,8 +69,13 @@ MODES = {
     Permissions.PLAN: "plan",
 }
 
-# Where people are asked, a repository's own settings and hooks must not answer for them. (Its rules are
-# ignored in a workspace that nobody has called trusted, but its hooks are not.) CLAUDE.md is still read.
+# Where people are asked, settings of a repository or of the home must not answer for them, nor run anything:
+# beside rules and hooks they can name helpers that are run at once, an environment for every command, a
+# sandbox whose commands are not asked about, skills that bring permissions. So none of their files are read.
+# That would leave out the repository's CLAUDE.md, but not that of a directory that is named besides.
+NO_SETTINGS = "--setting-sources="
+INSTRUCTIONS_OF = "--add-dir"
+STILL_INSTRUCTED = {"CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1"}
 ONLY_PEOPLE_ALLOW = {"allowManagedPermissionRulesOnly": True, "allowManagedHooksOnly": True}
 
 # Claude's words for models, as 2.1.329 has them (November 2026). Anthropic's own names all have a digit.
@@ -146,6 +151,7 @@ class ClaudeCodec:
             argv += ["--mcp-config", json.dumps(_servers(task.side_tools))]
         if task.permissions is not Permissions.AUTO:
             argv.append("--strict-mcp-config")  # a repository's servers would be started unasked
+            argv += [NO_SETTINGS, INSTRUCTIONS_OF, task.cwd]
             argv += ["--managed-settings", json.dumps(ONLY_PEOPLE_ALLOW)]
         if task.permissions is Permissions.PLAN:
             # Not the permission to skip them: that there is such a mode to go to once a plan is approved.
@@ -159,6 +165,8 @@ class ClaudeCodec:
         elif task.session_uuid:
             argv += ["--session-id", task.session_uuid]
         env = QUIET | self._env
+        if task.permissions is not Permissions.AUTO:
+            env |= STILL_INSTRUCTED
         if self._base_url:
             env["ANTHROPIC_BASE_URL"] = self._base_url
         return Launch(

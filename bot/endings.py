@@ -180,6 +180,9 @@ class Endings:
             raise
         except SandpiperError as trouble:
             notes = (f"What was done so far could not be put on a ref: {trouble.what}",)
+        except Exception:  # or the turn would be taken up again, and fail again, without an end
+            log.exception("the work of turn %s could not be kept", driver.turn.id)
+            notes = ("What was done so far could not be put on a ref. It is where the agent left it.",)
         mend = error.mend or ("" if outcome is Outcome.STOPPED else "Write here to try again.")
         return Final(
             outcome, driver.timeline.text, error.what, mend, notes=notes, branch=driver.session.branch

@@ -11,7 +11,7 @@ import re
 from bot.approvals import outcome
 from bot.events import PlanEntry, PlanStatus
 from bot.models import Ask, AskKind, AskState, Final, Outcome, PullRequest, SharedFile
-from bot.redact import redact
+from bot.redact import redact, redact_tokens
 from bot.shared_files import shown_name, size_words, text_of
 from bot.timeline import Row, RowStatus, Timeline, fold_repeats
 from handlers.github.text import LIMIT, code, fenced, in_html, plain, seen, tame_within
@@ -101,7 +101,7 @@ def ask_comment(ask: Ask, mention: str, slug: str) -> str:
     called = _call(mention) if is_open else ""
     parts = [f"{called}{title}" if ask.kind is AskKind.QUESTION else f"{called}May I? **{title}**"]
     if ask.detail:
-        parts.append(fenced(ask.detail))
+        parts.append(fenced(redact_tokens(ask.detail)))
     if ask.options:
         parts.append("\n".join(f"- {plain(option, 200)}" for option in ask.options))
     who = plain(ask.asked.name, 100)

@@ -155,7 +155,9 @@ class GitHubSurface:
             body = file_comment(saying.file, await content(saying.file), mention)
         else:
             body = self._body(saying, mention)
-        body = f"{redact(body)}\n\n{_marker_of(saying)}"
+        # What is approved is shown as it is, but for tokens (StepBuilder.exact); all else is redacted there.
+        body = body if saying.ask is not None else redact(body)
+        body = f"{body}\n\n{_marker_of(saying)}"
         thread = saying.thread
         if saying.kind is SayingKind.ASKED:
             return await self._redraw(saying.ref, int(thread.scope), body)

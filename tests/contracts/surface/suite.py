@@ -207,6 +207,23 @@ class SurfaceContract:
         assert places == [len(posts) - 1]
         assert f"step {STEPS - 1}:" in posts[-1]
 
+    async def test_what_has_the_form_of_a_secret_hides_nothing_that_is_approved(
+        self, rig: SurfaceRig
+    ) -> None:
+        """Between the lines of a key, or where a URL has its password, a shell finds commands."""
+        thread, _ = await rig.open("migrate the database")
+        between = ": '-----BEGIN RSA PRIVATE KEY-----'; touch hidden-one; : '-----END RSA PRIVATE KEY-----'"
+        detail = f"{between}\ncurl http://a:`touch${{IFS}}hidden-two`@b\nMY_TOKEN=x;touch<hidden-three>y make"
+        saying = wish(thread, rig.member)
+        shown = replace(WISH, asked=rig.member, detail=detail)
+        ref = await rig.surface.send(item(replace(saying, ask=shown)))
+        over = replace(shown, state=AskState.SETTLED, allowed=True, by="Ben")
+        before = "".join(await rig.posts(thread))
+        await rig.surface.send(item(Saying("ask:12:over", SayingKind.ASKED, thread, ref=ref, ask=over)))
+        after = "".join(await rig.posts(thread))
+        for words in (before, after):
+            assert all(f"hidden-{number}" in words for number in ("one", "two", "three"))
+
     async def test_a_long_wish_that_was_interrupted_goes_on_where_it_was(self, rig: SurfaceRig) -> None:
         thread, _ = await rig.open("migrate the database")
         saying = item(wish(thread, rig.member))

@@ -251,8 +251,8 @@ def _caps(settings: Settings) -> Caps:
 
 
 def _ages(settings: Settings) -> Ages:
-    sandbox = settings.sandbox
-    return Ages(sandbox.idle_stop, sandbox.ttl, sandbox.retention)
+    about = settings.sandbox
+    return Ages(about.idle_stop, about.ttl, about.retention, about.worktree_ttl)
 
 
 def _scratch(data_dir: Path) -> Path:

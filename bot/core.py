@@ -28,6 +28,7 @@ from bot.ports import Clock, Dispatcher, Forge, Provider, Store, Surface
 from bot.preparation import Preparation
 from bot.programs import Program, Programs
 from bot.pull_requests import PullRequests
+from bot.put_away import PutAway
 from bot.reconcile import Reconcile
 from bot.recovery import resume_open_turns
 from bot.sandbox_verbs import SandboxVerbs
@@ -93,6 +94,7 @@ class Core:
         self.reconcile = Reconcile(store, self.sandboxes)
         access = Access(forge, surfaces, policy.allowlist, policy.steer_policy, self.sandboxes.within_reach)
         workspaces = Workspaces(store, forge, scratch, policy.git_name, policy.git_email)
+        self.worktrees = PutAway(store, self.sandboxes, workspaces, clock, policy.ages.worktree)
         pull_requests = PullRequests(forge, workspaces, clock)
         endings = Endings(store, surfaces, self.sandboxes, workspaces, pull_requests, clock, policy.deadlines)
         hooks = Hooks(workspaces, clock, policy.hooks)
@@ -163,6 +165,7 @@ class Core:
             try:
                 if round % RECONCILE_EVERY == 0:
                     await self.reconcile.run()
+                    await self.worktrees.run()
                 await self.sandboxes.stop_idle()
                 await self.sandboxes.delete_expired()
                 if round % ASK_AROUND_EVERY == 0:

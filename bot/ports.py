@@ -489,6 +489,15 @@ class Store(Protocol):
         """What a person owns and has a branch, newest first."""
         ...
 
+    async def stale_sessions(self, person: int, before: float, limit: int) -> Sequence[Session]:
+        """What a person owns and has a branch, with no open turn and none that ended after `before`, the
+        oldest first; without those that were put away since their last turn."""
+        ...
+
+    async def put_away(self, session: str) -> None:
+        """Its worktree was put away, or has to stay, until `set_workspace`."""
+        ...
+
     async def add_alias(self, session: str, alias: str) -> None: ...
 
     async def threads(self, session: str) -> Sequence[ThreadKey]:

@@ -37,11 +37,13 @@ class Ready:
 @dataclass(frozen=True, slots=True)
 class Ages:
     """Seconds without a turn until a sandbox is stopped, and until it is deleted (0: never). retention: until
-    it is deleted after its owner has left (0: never)."""
+    it is deleted after its owner has left (0: never). worktree: after a session's last turn until its
+    worktree is put away (0: never)."""
 
     idle_stop: float
     ttl: float = 0.0
     retention: float = 0.0
+    worktree: float = 0.0
 
 
 class Sandboxes:
@@ -191,6 +193,17 @@ class Sandboxes:
             await self._delete(row, why, by)
 
         return await self._between_turns(row, delete)
+
+    async def visit(self, row: SandboxRow, act: Callable[[Sandbox], Awaitable[None]]) -> None:
+        """Do something in it while none of its owner's turns is open, if it runs: that is no use of it.
+        Raises SandboxError."""
+
+        async def look(row: SandboxRow) -> None:
+            sandbox = await self._provider.get(row.provider_id)
+            if await sandbox.state() is SandboxState.RUNNING:
+                await act(sandbox)
+
+        await self._between_turns(row, look)
 
     async def _between_turns(
         self, row: SandboxRow, act: Callable[[SandboxRow], Awaitable[None]]

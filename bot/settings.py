@@ -150,6 +150,7 @@ class SandboxSettings(Section):
     """provider: what makes sandboxes. unsafe: run agents without isolation, as the bot's own user.
     idle_stop: seconds without a turn after which a sandbox is stopped; ttl: after which it is deleted with
     all that is in it, 0 = never; retention: after which it is deleted when its owner has left, 0 = never.
+    worktree_ttl: seconds after a thread's last turn until its worktree is put away, 0 = never.
     orphan: seconds without the bot after which an agent ends itself. tools:
     read-only host directories that boxes see. ports_host: the address of this machine where people reach
     ports that agents share; without it they don't. memory (bytes, or as in 4GiB), pids (processes and
@@ -160,6 +161,7 @@ class SandboxSettings(Section):
     idle_stop: float = Field(default=1800, gt=0)
     ttl: float = Field(default=0, ge=0)
     retention: float = Field(default=30 * 86400, ge=0)
+    worktree_ttl: float = Field(default=30 * 86400, ge=0)
     orphan: float = Field(default=86400, gt=0)
     tools: Listed = ()
     ports_host: Annotated[str, AfterValidator(_an_address)] = ""

@@ -225,6 +225,11 @@ class Workspaces:
         """Is there anything of the session's that the forge does not have: changes, or commits?"""
         return bool((await self._here(sandbox, session, scripts.UNPUBLISHED, session.published)).strip())
 
+    async def put_away(self, session: Session, sandbox: Sandbox) -> str:
+        """Remove the worktree; what is not committed goes onto a ref, from which `open` brings it back. What
+        git ignores is gone then. Returns why it stays instead, or ""."""
+        return (await self._here(sandbox, session, scripts.PUT_AWAY, _PUT_AWAY)).strip()
+
     async def file(self, session: Session, sandbox: Sandbox, path: str) -> tuple[str, int]:
         """Where in the sandbox a file of the worktree is, and its bytes. `path`: from the worktree's top, or
         absolute. Raises WorkspaceError when it is no file, or leads out of the worktree."""
@@ -300,10 +305,12 @@ class Workspaces:
 _TOLD_ONCE = ("submodules", "lfs")
 _NO_FILE = {
     "none": "There is no such file in the workspace.",
+    "away": "Its worktree was put away, or is not there yet. It comes with the thread's next turn.",
     "outside": "It is not in this thread's workspace.",
     "directory": "It is a directory. Name one file.",
     "special": "It is no regular file.",
 }
+_PUT_AWAY = "Keep what was not committed\n\nThe worktree was put away."
 _KEPT = "Keep unfinished work\n\nThe turn ended before these changes were committed."
 
 
@@ -341,6 +348,11 @@ def _note(line: str, branch: str, base: str) -> str:
             return (
                 f"The worktree is at {about}, with changes, and not on {branch}. Check {branch} out first: "
                 "only that is published."
+            )
+        case "away":
+            return (
+                f"The worktree had been put away, and {branch} was moved since. What was not committed then "
+                f"is on {about}."
             )
         case "submodules":
             return "This repository has submodules. Their files are not brought in."

@@ -160,6 +160,7 @@ rm -f "$wanted" "$wanted.refs"
 OPEN = f"""{HERE}
 alone
 base=refs/remotes/origin/$1 start=$2 turn=$3 published=$4
+away=refs/sandpiper/away/$branch
 b worktree prune
 unlock
 said=
@@ -179,7 +180,18 @@ if ! test -e "$tree.opened" || ! ours; then
   else
     b worktree add -q -f -f --lock --no-track -b "$branch" "$tree" "$base"
   fi
+  # What was not committed when it was put away. Where the branch was moved since, it stays kept.
+  kept=$(b rev-parse -q --verify "$away" || true) back=
+  if test -n "$kept" && test "$(b rev-parse "$kept^")" = "$(b rev-parse "$heads")"; then
+    t read-tree -u --reset "$kept"
+    t reset -q
+    back=yes
+  fi
   : >"$tree.opened"
+  if test -n "$back" || test -z "$kept"; then :
+  elif b diff --quiet "$kept" "$heads"; then back=yes  # published since
+  else said="away $away"; fi
+  test -z "$back" || b update-ref -d "$away"
 fi
 has_branch || b update-ref "$heads" "$(t rev-parse HEAD)"
 b merge-base "$heads" "$base" || echo -
@@ -294,12 +306,34 @@ printf '%s\\n' "$head" "$base" "$theirs" "$behind"
 test "$base" = - || b log --format=%s --no-show-signature "$base..$head"
 """
 
+# message; prints why the worktree stays, if it does. The mark goes first: what is removed half way counts as
+# never made.
+PUT_AWAY = f"""{HERE}
+test -e "$bare/sandpiper.made" || exit 0
+alone
+if ! test -e "$tree.opened"; then rm -rf "$tree"; exit 0; fi
+if ! ours; then echo "it is none of the repository's"; exit 0; fi
+unlock
+going=$(operation)
+if test -n "$going"; then echo "a $going is in progress"; exit 0; fi
+if test "$(t symbolic-ref -q HEAD || true)" != "$heads"; then echo "it is not on its branch"; exit 0; fi
+if test -n "$(nested)"; then echo "there are repositories in it"; exit 0; fi
+keep "refs/sandpiper/away/$branch" "$1" >/dev/null
+test "$(b rev-parse "refs/sandpiper/away/$branch")" != "$(b rev-parse "$heads")" ||
+  b update-ref -d "refs/sandpiper/away/$branch"
+b worktree unlock "$tree" 2>/dev/null || true
+rm -f "$tree.opened"
+rm -rf "$tree" "$tree".setup* "$tree".start*
+b worktree prune
+"""
+
 # the published commit or ""; prints a line for each kind of work that is only here
 UNPUBLISHED = f"""{HERE}
 test -e "$bare/sandpiper.made" || exit 0
 published=$1 tips=
 b cat-file -e "$published^{{commit}}" 2>/dev/null || published=
 if has_branch; then tips=$heads; fi
+if b rev-parse -q --verify "refs/sandpiper/away/$branch" >/dev/null; then echo changes; fi
 if ours; then
   going=$(operation)
   test -z "$going" || echo operation
@@ -336,7 +370,7 @@ b bundle create -q "$target" "refs/sandpiper/outgoing/$branch" "$@"
 # $1 the worktree, $2 a path in it: where links lead to, below the worktree. The agent may move them about
 # while we look; whoever may ask for a file here may also ask the agent for one.
 FILE = """
-cd -P -- "$1" 2>/dev/null || { echo none; exit; }
+cd -P -- "$1" 2>/dev/null || { echo away; exit; }
 real=$(readlink -f -- "$2") && test -e "$real" || { echo none; exit; }
 case $real in
   "$PWD") echo directory; exit ;;

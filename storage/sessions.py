@@ -112,8 +112,8 @@ def set_workspace(tx: Tx, id: str, branch: str, base: str, base_sha: str) -> Ses
         )
         if row["repository"] is not None:
             add_alias(tx, id, branch_alias(row["repository"], branch))
-    elif row["base"] != base:
-        tx.run("UPDATE sessions SET base = ? WHERE id = ?", base, id)
+    elif row["base"] != base or row["put_away"]:
+        tx.run("UPDATE sessions SET base = ?, put_away = 0 WHERE id = ?", base, id)
     return get(tx, id)
 
 
@@ -168,6 +168,23 @@ def worked(tx: Tx, person: int) -> Sequence[str]:
         "SELECT id FROM sessions WHERE owner = ? AND branch <> '' ORDER BY created_at DESC, id", person
     )
     return [row["id"] for row in rows]
+
+
+def stale(tx: Tx, person: int, before: float, limit: int) -> Sequence[str]:
+    rows = tx.all(
+        "SELECT id FROM sessions WHERE owner = ? AND branch <> '' AND put_away = 0"
+        " AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.session = sessions.id AND"
+        " (turns.state IN ('queued', 'preparing', 'running', 'finishing') OR turns.ended_at >= ?))"
+        " ORDER BY created_at, id LIMIT ?",
+        person,
+        before,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+def put_away(tx: Tx, id: str) -> None:
+    tx.run("UPDATE sessions SET put_away = 1 WHERE id = ?", id)
 
 
 def of_owner(tx: Tx, person: int, place: str) -> Sequence[str]:

@@ -205,6 +205,14 @@ class SqliteStore:
     async def worked_sessions(self, person: int) -> Sequence[Session]:
         return await self._read(lambda tx: [sessions.get(tx, id) for id in sessions.worked(tx, person)])
 
+    async def stale_sessions(self, person: int, before: float, limit: int) -> Sequence[Session]:
+        return await self._read(
+            lambda tx: [sessions.get(tx, id) for id in sessions.stale(tx, person, before, limit)]
+        )
+
+    async def put_away(self, session: str) -> None:
+        await self._write(lambda tx: sessions.put_away(tx, session))
+
     async def add_alias(self, session: str, alias: str) -> None:
         def add(tx: Tx) -> None:
             sessions.lock(tx, session)

@@ -203,6 +203,30 @@ async def test_open_and_worked_sessions_of_a_person(stage: Stage) -> None:
     assert await stage.store.known_person(99) is None
 
 
+async def test_sessions_that_nobody_has_worked_in_for_long(stage: Stage) -> None:
+    ann = await stage.store.person(ANN)
+
+    async def stale(before: float) -> list[str]:
+        return [one.id for one in await stage.store.stale_sessions(ann.id, before, 9)]
+
+    for session in ("old", "older", "at-work"):
+        claim = await stage.running(session)
+        await stage.store.set_workspace(session, f"sandpiper/{session}", "main", "abc")
+        if session != "at-work":
+            await stage.finish(claim, TurnState.DONE)
+        stage.clock.advance(10)
+    await stage.finish(await stage.running("never-worked"), TurnState.DONE)
+    now = stage.clock.now()
+    assert await stale(now) == ["old", "older"]
+    assert [one.id for one in await stage.store.stale_sessions(ann.id, now, 1)] == ["old"]
+    assert await stale(now - 25) == ["old"], "the other one was at work since"
+    await stage.store.put_away("old")
+    assert await stale(now) == ["older"]
+    await stage.store.set_workspace("old", "sandpiper/old", "main", "abc")  # it is back
+    assert await stale(now) == ["old", "older"]
+    assert not await stage.store.stale_sessions((await stage.store.person(BOB)).id, now, 9)
+
+
 async def test_sandboxes_are_idle_when_unused_for_long(stage: Stage) -> None:
     row = await stage.store.save_sandbox(await key(stage), "box-1", "")
     assert await stage.store.idle_sandboxes(stage.clock.now()) == []

@@ -1,0 +1,61 @@
+"""Worktrees that nobody has worked in for long are put away: their work stays on the branch and on a ref, and
+the session's next turn has it all again."""
+
+from __future__ import annotations
+
+import logging
+
+from bot.errors import SandboxError, WorkspaceError
+from bot.models import SandboxRow, SandboxState, Session
+from bot.ports import Clock, Sandbox, Store
+from bot.sandboxes import Sandboxes
+from bot.workspace import Workspaces
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 10  # worktrees of a sandbox, for a turn that comes now waits
+
+
+class PutAway:
+    """after: seconds since a session's last turn; 0: never."""
+
+    def __init__(
+        self, store: Store, sandboxes: Sandboxes, workspaces: Workspaces, clock: Clock, after: float
+    ) -> None:
+        self._store = store
+        self._sandboxes = sandboxes
+        self._workspaces = workspaces
+        self._clock = clock
+        self._after = after
+
+    async def run(self) -> None:
+        """Once, in the sandboxes that run anyway. What cannot be done now is tried the next time."""
+        if not self._after:
+            return
+        for row in await self._sandboxes.rows():
+            if row.state is not SandboxState.RUNNING:
+                continue
+            before = self._clock.now() - self._after
+            stale = await self._store.stale_sessions(row.key.person, before, AT_ONCE)
+            if stale:
+                await self._visit(row, [session.id for session in stale])
+
+    async def _visit(self, row: SandboxRow, stale: list[str]) -> None:
+        async def put_away(sandbox: Sandbox) -> None:
+            for id in stale:
+                await self._one(await self._store.session(id), sandbox)
+
+        try:
+            await self._sandboxes.visit(row, put_away)
+        except SandboxError as error:
+            log.info("no worktree of sandbox %s can be put away: %s", row.provider_id, error)
+
+    async def _one(self, session: Session, sandbox: Sandbox) -> None:
+        try:
+            stays = await self._workspaces.put_away(session, sandbox)
+        except WorkspaceError as error:
+            log.warning("the worktree of session %s cannot be put away: %s", session.id, error)
+            return
+        if stays:
+            log.info("the worktree of session %s stays: %s", session.id, stays)
+        await self._store.put_away(session.id)

@@ -46,6 +46,13 @@ def _an_address(host: str) -> str:
     return host
 
 
+def _without_login(url: str) -> str:
+    """An agent's command line may name it, and whoever is in the sandbox reads that."""
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise ValueError("must not have a name or password in it: a key has a setting of its own.")
+    return url
+
+
 def _agents_of(value: object) -> object:
     """JSON, or the path of a file that has it, or TOML, inside."""
     if not isinstance(value, str):
@@ -216,7 +223,7 @@ class AgentSpec(Section):
     models: Listed = ()
     env: dict[str, str] = Field(default_factory=dict)
     secrets: dict[str, SecretStr] = Field(default_factory=dict)
-    base_url: str = ""
+    base_url: Annotated[str, AfterValidator(_without_login)] = ""
     api_key: SecretStr = SecretStr("")
     steering: Literal["interrupt", "queue"] = "interrupt"
 
@@ -232,7 +239,7 @@ class AgentSettings(Section):
     claude: str = "claude"
     scripted: bool = False
     scripted_pace: float = Field(default=1.0, ge=0)
-    registry: str = ""
+    registry: Annotated[str, AfterValidator(_without_login)] = ""
     side_tools: bool = True
 
 
@@ -241,14 +248,14 @@ class AnthropicSettings(Section):
 
     api_key: SecretStr = SecretStr("")
     auth_token: SecretStr = SecretStr("")
-    base_url: str = ""
+    base_url: Annotated[str, AfterValidator(_without_login)] = ""
 
 
 class OpenAISettings(Section):
     """Codex' key (raw: the agent can read it) and an own base URL of the Responses API."""
 
     api_key: SecretStr = SecretStr("")
-    base_url: str = ""
+    base_url: Annotated[str, AfterValidator(_without_login)] = ""
 
 
 class Settings(BaseSettings):

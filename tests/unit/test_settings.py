@@ -60,11 +60,15 @@ def test_slack_without_a_way_in_or_without_code_names_both(tmp_path: Path) -> No
         ("SANDPIPER_SANDBOX_PIDS", "-1"),
         ("SANDPIPER_SANDBOX_CPUS", "inf"),
         ("SANDPIPER_EGRESS_MODE", "everything"),
+        ("SANDPIPER_OPENAI_BASE_URL", "https://ana:secret@models.example/v1"),
+        ("SANDPIPER_AGENT_REGISTRY", "https://ana:secret@npm.example/"),
+        ("SANDPIPER_AGENTS", '{"opencode": {"base_url": "https://ana:secret@models.example"}}'),
     ],
 )
 def test_a_wrong_value_is_named_by_its_variable(tmp_path: Path, name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=name):
+    with pytest.raises(SettingsError, match=name) as refused:
         loaded(tmp_path, **{name: value})
+    assert "secret" not in str(refused.value)
 
 
 def test_limits_are_read_as_people_write_them(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ class RemoteSandbox:
         async def store() -> None:
             part = inside.incoming()
             await self._box.upload(source, part)
-            await self._supervisor.shell("sh", "-c", STORE, "store", part, path)
+            await self._supervisor.shell_once("sh", "-c", STORE, "store", part, path)
 
         with _about(path):
             await persistently(store)

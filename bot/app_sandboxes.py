@@ -7,6 +7,9 @@ from bot.ports import Provider
 from bot.settings import Settings
 from sandbox.cgroups import Limits
 from sandbox.daytona import Account, DaytonaProvider
+from sandbox.e2b import Account as E2BAccount
+from sandbox.e2b import E2BProvider
+from sandbox.e2b_network import network_of as e2b_network_of
 from sandbox.local import local_provider
 
 
@@ -17,6 +20,8 @@ def provider_of(settings: Settings) -> Provider:
             return _local(settings)
         case "daytona":
             return _daytona(settings)
+        case "e2b":
+            return _e2b(settings)
 
 
 def hosts_of(settings: Settings) -> Hosts:
@@ -53,5 +58,21 @@ def _daytona(settings: Settings) -> Provider:
             target=about.target,
             snapshot=about.snapshot,
             image=about.image,
+        )
+    )
+
+
+def _e2b(settings: Settings) -> Provider:
+    about = settings.e2b
+    return E2BProvider(
+        E2BAccount(
+            about.api_key.get_secret_value(),
+            domain=about.domain,
+            api_url=about.api_url,
+            sandbox_url=about.sandbox_url,
+            template=about.template,
+            life=settings.sandbox.idle_stop,
+            network=e2b_network_of(settings.egress.mode, settings.egress.allow),
+            extra=about.extra,
         )
     )

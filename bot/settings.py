@@ -72,6 +72,15 @@ def _agents_of(value: object) -> object:
         raise ValueError(f"is neither JSON nor the path of a JSON or TOML file ({error})") from error
 
 
+def _json_object(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"is not JSON ({error})") from error
+
+
 class Section(BaseModel):
     model_config = {"extra": "forbid", "frozen": True}
 
@@ -163,7 +172,7 @@ class SandboxSettings(Section):
     ports that agents share; without it they don't. memory (bytes, or as in 4GiB), pids (processes and
     threads), cpus (processors' time): limits of each sandbox; 0: none."""
 
-    provider: Literal["local", "daytona"] = "local"
+    provider: Literal["local", "daytona", "e2b"] = "local"
     unsafe: bool = False
     idle_stop: float = Field(default=1800, gt=0)
     ttl: float = Field(default=0, ge=0)
@@ -188,6 +197,21 @@ class DaytonaSettings(Section):
     target: str = ""
     snapshot: str = ""
     image: str = ""
+
+
+class E2BSettings(Section):
+    """The account at E2B. domain, api_url, sandbox_url: of an E2B that is not e2b.app; sandbox_url: one
+    address that leads to all sandboxes. template: what sandboxes are made of. extra: more parameters of the
+    SDK's `create`, as a JSON object."""
+
+    api_key: SecretStr = SecretStr("")
+    domain: str = "e2b.app"
+    api_url: str = ""
+    sandbox_url: str = ""
+    template: str = "base"
+    extra: Annotated[dict[str, Any], NoDecode] = Field(default_factory=dict)
+
+    _object = field_validator("extra", mode="before")(_json_object)
 
 
 class EgressSettings(Section):
@@ -293,6 +317,7 @@ class Settings(BaseSettings):
     hook: HookSettings = HookSettings()
     sandbox: SandboxSettings = SandboxSettings()
     daytona: DaytonaSettings = DaytonaSettings()
+    e2b: E2BSettings = E2BSettings()
     egress: EgressSettings = EgressSettings()
     agent: AgentSettings = AgentSettings()
     anthropic: AnthropicSettings = AnthropicSettings()
@@ -391,6 +416,8 @@ def _complete(settings: Settings) -> None:
         missing.append(f"{PREFIX}GITHUB_APP_ID")
     if settings.sandbox.provider == "daytona" and not settings.daytona.api_key.get_secret_value():
         missing.append(f"{PREFIX}DAYTONA_API_KEY")
+    if settings.sandbox.provider == "e2b" and not settings.e2b.api_key.get_secret_value():
+        missing.append(f"{PREFIX}E2B_API_KEY")
     if settings.github_on and not github.private_key.get_secret_value():
         missing.append(f"{PREFIX}GITHUB_PRIVATE_KEY")
     if settings.github_on and not github.webhook_secret.get_secret_value():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
+
+from bot.errors import SettingsError
+from sandbox.inside.egress import split_host
 
 EgressMode = Literal["open", "registries", "list"]
 
@@ -36,3 +39,18 @@ REGISTRIES = (
 )
 # What each mode of SANDPIPER_EGRESS_MODE lets through besides the operator's own list.
 MODES: Mapping[EgressMode, tuple[str, ...]] = {"open": ("*:443",), "registries": REGISTRIES, "list": ()}
+
+
+def hosts_of(mode: EgressMode, allow: Sequence[str]) -> tuple[str, ...]:
+    """What the operator's settings let through, as host:port. Raises SettingsError, naming the variable."""
+    try:
+        for entry in allow:
+            split_host(entry)
+    except ValueError as error:
+        raise SettingsError(f"SANDPIPER_EGRESS_ALLOW: {error}.", "Write it as example.com:443.") from error
+    if mode == "list" and not allow:
+        raise SettingsError(
+            "SANDPIPER_EGRESS_ALLOW is empty, and SANDPIPER_EGRESS_MODE=list lets nothing else through.",
+            "Name at least the host of your agents' model, as in api.anthropic.com:443.",
+        )
+    return (*MODES[mode], *allow)

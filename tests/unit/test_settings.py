@@ -63,6 +63,8 @@ def test_slack_without_a_way_in_or_without_code_names_both(tmp_path: Path) -> No
         ("SANDPIPER_OPENAI_BASE_URL", "https://ana:secret@models.example/v1"),
         ("SANDPIPER_AGENT_REGISTRY", "https://ana:secret@npm.example/"),
         ("SANDPIPER_AGENTS", '{"opencode": {"base_url": "https://ana:secret@models.example"}}'),
+        ("SANDPIPER_E2B_EXTRA", "envs=1"),
+        ("SANDPIPER_E2B_EXTRA", "[1]"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_variable(tmp_path: Path, name: str, value: str) -> None:
@@ -75,6 +77,17 @@ def test_limits_are_read_as_people_write_them(tmp_path: Path) -> None:
     settings = loaded(tmp_path, SANDPIPER_SANDBOX_MEMORY="4GiB", SANDPIPER_SANDBOX_CPUS="1.5")
     assert (settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus) == (4 << 30, 0, 1.5)
     assert loaded(tmp_path, SANDPIPER_SANDBOX_MEMORY="").sandbox.memory == 0
+
+
+def test_a_provider_in_the_cloud_needs_its_key(tmp_path: Path) -> None:
+    for provider, key in (("daytona", "SANDPIPER_DAYTONA_API_KEY"), ("e2b", "SANDPIPER_E2B_API_KEY")):
+        with pytest.raises(SettingsError, match=key):
+            loaded(tmp_path, SANDPIPER_SANDBOX_PROVIDER=provider)
+
+
+def test_parameters_for_the_cloud_are_a_json_object(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, SANDPIPER_E2B_EXTRA='{"envs": {"TZ": "UTC"}}')
+    assert settings.e2b.extra == {"envs": {"TZ": "UTC"}}
 
 
 def test_secrets_do_not_show(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from sandbox.local import LocalProvider
 from sandbox.remote import RemoteSandbox
 from tests.boxes import cannot_be_tested
 from tests.daytona_server import KEY, DaytonaServer
+from tests.e2b_server import E2BServer, NearE2B
 from tests.remote_boxes import DirectoryProvider
 
 # What makes a provider, afresh each time: two of them on one directory are one bot before and after
@@ -54,23 +55,37 @@ async def daytona(tmp_path: Path) -> AsyncIterator[DaytonaServer]:
     await server.close()
 
 
-@pytest.fixture(params=[*PROVIDERS, "daytona"])
-async def make(request: pytest.FixtureRequest, tmp_path: Path, daytona: DaytonaServer) -> AsyncIterator[Make]:
+@pytest.fixture
+async def e2b_server(tmp_path: Path) -> AsyncIterator[E2BServer]:
+    server = E2BServer(tmp_path / "e2b")
+    await server.start()
+    yield server
+    await server.close()
+
+
+@pytest.fixture(params=[*PROVIDERS, "daytona", "e2b"])
+async def make(
+    request: pytest.FixtureRequest, tmp_path: Path, daytona: DaytonaServer, e2b_server: E2BServer
+) -> AsyncIterator[Make]:
     reason = KNOWN_FAILURES.get(request.function.__name__, {}).get(request.param)
     if reason:
         pytest.skip(reason)
-    if request.param == "daytona":
+    in_the_cloud: dict[str, Make] = {
+        "daytona": lambda: NearDaytona(Account(KEY, f"{daytona.url}/api")),
+        "e2b": lambda: NearE2B(e2b_server.account()),
+    }
+    if request.param in in_the_cloud:
         made: list[Provider] = []
 
         def near() -> Provider:
             try:
-                made.append(NearDaytona(Account(KEY, f"{daytona.url}/api")))
+                made.append(in_the_cloud[request.param]())
             except ProviderUnavailable as error:
                 pytest.skip(str(error))
             return made[-1]
 
         yield near
-        for provider in made:  # its SDK warns of each session that was left open
+        for provider in made:  # an SDK may warn of each session that was left open
             await provider.close()
         return
     make = functools.partial(PROVIDERS[request.param], tmp_path / "sandboxes")

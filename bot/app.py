@@ -32,6 +32,7 @@ from bot.reconcile import Reconcile
 from bot.sandboxes import Ages, Sandboxes
 from bot.sessions import Defaults
 from bot.settings import AgentSpec, Settings
+from bot.trust import trust_it_ourselves
 from handlers.github.accounts import Accounts
 from handlers.github.auth import GitHubApp
 from handlers.github.forge import GitHubForge
@@ -80,6 +81,7 @@ async def operate(settings: Settings, do: str, id: str, *, yes: bool) -> str:
     said = await ask_the_bot(data_dir, do, id, yes)
     if said is not None:
         return said
+    _trust(settings)
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         store = await SqliteStore.open(data_dir, clock, QueueDispatcher())
@@ -96,6 +98,7 @@ async def operate(settings: Settings, do: str, id: str, *, yes: bool) -> str:
 
 async def prove(settings: Settings, tell: Callable[[Result], None]) -> Sequence[Result]:
     """Try whether the provider that the settings name does what sandboxes need. Raises SandpiperError."""
+    _trust(settings)
     return await examine(
         lambda: provider_of(settings),
         CHECKS,
@@ -108,6 +111,7 @@ async def prove(settings: Settings, tell: Callable[[Result], None]) -> Sequence[
 @asynccontextmanager
 async def _running(settings: Settings) -> AsyncIterator[Core]:
     """Everything connected, with the edges open; closed again in the reverse order."""
+    _trust(settings)
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         dispatcher = QueueDispatcher()
@@ -183,6 +187,7 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
             owner=f"{socket.gethostname()}:{os.getpid()}",
             policy=_policy(settings),
             secrets=settings.secrets(),
+            certificates=settings.certificates(),
         )
         obey = core.operators.obey
         door = operators_door(settings.data_dir, lambda do, id, yes: obey(do, id, yes=yes))
@@ -248,6 +253,12 @@ def _policy(settings: Settings) -> Policy:
 def _caps(settings: Settings) -> Caps:
     cap = settings.cap
     return Caps(cap.total, cap.tenant, cap.person, cap.sandboxes)
+
+
+def _trust(settings: Settings) -> None:
+    """From here on, OpenSSL, requests and git are told of the operator's certificates too."""
+    if bundle := settings.certificates():
+        os.environ.update(trust_it_ourselves(bundle, settings.data_dir))
 
 
 def _ages(settings: Settings) -> Ages:

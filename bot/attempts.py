@@ -25,6 +25,7 @@ from bot.prompts import first_prompt, next_prompt, resumed_prompt
 from bot.records import memory_of, record_of
 from bot.sandboxes import Sandboxes
 from bot.sharing import Sharing, nobody_waits
+from bot.trust import NO_TRUST, Trust
 from bot.workspace import Workspaces
 
 # How long to wait before each further attempt: an agent that dies at once gets no more than these.
@@ -51,7 +52,9 @@ class Attempts:
         orphan_after: float,
         scratch: Path,
         permissions: Permissions = Permissions.AUTO,
+        trust: Trust = NO_TRUST,
     ) -> None:
+        self._trust = trust
         self._store = store
         self._surfaces = surfaces
         self._sandboxes = sandboxes
@@ -113,7 +116,7 @@ class Attempts:
 
     async def _attempt(self, driver: Driver, codec: Codec, box: Box) -> None:
         memory = self._memory(driver, codec, box)
-        launch = codec.launch(self._task(driver, codec, box, memory))
+        launch = self._trust.into(box.sandbox, codec.launch(self._task(driver, codec, box, memory)))
         attachments = Attachments(self._surfaces, box.sandbox, self._clock, self._scratch)
         starting = self._attach_or_spawn(driver, codec, launch, memory, box, attachments)
         process = await driver.within("prepare", self._deadlines.prepare, starting)

@@ -36,6 +36,7 @@ from bot.sandboxes import Ages, Sandboxes
 from bot.sessions import Defaults, Sessions
 from bot.shared_files import SharedFiles
 from bot.sharing import Sharing
+from bot.trust import Trust
 from bot.turns import Turns
 from bot.workspace import Workspaces
 
@@ -83,6 +84,7 @@ class Core:
         policy: Policy,
         programs: Mapping[str, Program] = MappingProxyType({}),
         secrets: Iterable[str] = (),
+        certificates: bytes = b"",
     ) -> None:
         self.store = store
         self._dispatcher = dispatcher
@@ -97,8 +99,10 @@ class Core:
         self.worktrees = PutAway(store, self.sandboxes, workspaces, clock, policy.ages.worktree)
         pull_requests = PullRequests(forge, workspaces, clock)
         endings = Endings(store, surfaces, self.sandboxes, workspaces, pull_requests, clock, policy.deadlines)
-        hooks = Hooks(workspaces, clock, policy.hooks)
-        preparation = Preparation(store, self.sandboxes, workspaces, Programs(programs), hooks, access, clock)
+        trust = Trust(certificates)
+        hooks = Hooks(workspaces, clock, policy.hooks, trust)
+        installed = Programs(programs, trust)
+        preparation = Preparation(store, self.sandboxes, workspaces, installed, hooks, access, clock, trust)
         self._shared = SharedFiles(shared, secrets)
         attempts = Attempts(
             store,
@@ -114,6 +118,7 @@ class Core:
             orphan_after=policy.orphan_after,
             scratch=scratch,
             permissions=policy.permissions,
+            trust=trust,
         )
         self.turns = Turns(
             store,

@@ -24,6 +24,7 @@ from bot.patience import patiently
 from bot.ports import Clock, Sandbox
 from bot.prompts import hook_failed
 from bot.timeline import HOOK
+from bot.trust import NO_TRUST, Trust
 from bot.workspace import Workspaces
 
 GRACE = 30.0  # seconds beyond the time of a hook, and of one before it that goes on without its caller
@@ -59,7 +60,10 @@ class _Hook:
 
 
 class Hooks:
-    def __init__(self, workspaces: Workspaces, clock: Clock, seconds: HookSeconds) -> None:
+    def __init__(
+        self, workspaces: Workspaces, clock: Clock, seconds: HookSeconds, trust: Trust = NO_TRUST
+    ) -> None:
+        self._trust = trust
         self._workspaces = workspaces
         self._clock = clock
         self._seconds = seconds
@@ -87,6 +91,7 @@ class Hooks:
         await driver.tell(row)
         arguments = (place.directory, hook.name, hook.stamp, asker, str(hook.seconds), hook.command)
         launch = Launch(("sh", "-c", scripts.RUN, "hook", *arguments), "/", visible=place.visible)
+        launch = self._trust.into(sandbox, launch)
         try:
             done = await patiently(
                 self._clock, lambda: sandbox.run(launch, timeout=2 * hook.seconds + GRACE), TRIES

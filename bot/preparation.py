@@ -13,6 +13,7 @@ from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.programs import Programs
 from bot.sandboxes import Sandboxes
+from bot.trust import NO_TRUST, Trust
 from bot.workspace import Workspaces
 
 
@@ -38,7 +39,9 @@ class Preparation:
         hooks: Hooks,
         access: Access,
         clock: Clock,
+        trust: Trust = NO_TRUST,
     ) -> None:
+        self._trust = trust
         self._hooks = hooks
         self._programs = programs
         self._store = store
@@ -65,6 +68,8 @@ class Preparation:
         if ready.lost:
             await driver.notice(ready.lost)
             driver.session = await self._store.session(driver.session.id)
+        if not _attached(driver):
+            await patiently(self._clock, lambda: self._trust.bring(sandbox))
         if not fresh and not ready.lost:
             place = await self._workspaces.place(driver.session, sandbox)
             return Box(sandbox, place, await self._command(driver, sandbox), ready.since)

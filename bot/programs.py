@@ -17,6 +17,7 @@ from bot.agents.loopback import loopback_ports
 from bot.errors import AgentMissing
 from bot.models import Launch
 from bot.ports import Sandbox
+from bot.trust import NO_TRUST, Trust
 
 INSTALL_SECONDS = 480.0  # below the usual deadline of a preparation, so that what is slow is named
 LOOK_SECONDS = 60.0
@@ -94,6 +95,7 @@ class Programs:
     """By agent. Agents that are not among them are called as their codec says."""
 
     known: Mapping[str, Program]
+    trust: Trust = NO_TRUST
     _seen: dict[tuple[str, str], str] = field(default_factory=dict)
     _locks: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
 
@@ -114,7 +116,7 @@ class Programs:
             if found is None:
                 named = program.packages[0]
                 await installing(named)
-                await _install(sandbox, agent, program)
+                await _install(sandbox, agent, program, self.trust)
                 found = await self._look(key, sandbox, agent, program)
                 if found is None:
                     raise AgentMissing(
@@ -134,7 +136,7 @@ class Programs:
         # What is not ours to install may be in the home.
         ours = bool(program.packages)
         launch = Launch(("/bin/sh", "-c", _LOOK, "look", *arguments), sandbox.home, installs=ours)
-        done = await sandbox.run(launch, timeout=LOOK_SECONDS)
+        done = await sandbox.run(self.trust.into(sandbox, launch), timeout=LOOK_SECONDS)
         path, interpreter, stamp, told = _lines(done.out.decode(errors="replace"))
         if done.code == 0:
             self._seen[key] = stamp
@@ -159,7 +161,7 @@ def _lines(said: str) -> list[str]:
     return [*lines, *[""] * (4 - len(lines))]
 
 
-async def _install(sandbox: Sandbox, agent: str, program: Program) -> None:
+async def _install(sandbox: Sandbox, agent: str, program: Program, trust: Trust) -> None:
     where = _directory(sandbox, agent, program)
     env = {"npm_config_registry": program.registry} if program.registry else {}
     launch = Launch(
@@ -169,7 +171,7 @@ async def _install(sandbox: Sandbox, agent: str, program: Program) -> None:
         loopback=loopback_ports(program.registry),
         installs=True,
     )
-    done = await sandbox.run(launch, timeout=INSTALL_SECONDS)
+    done = await sandbox.run(trust.into(sandbox, launch), timeout=INSTALL_SECONDS)
     if done.code:
         last = " ".join(done.err.decode(errors="replace").split())[-500:] or f"exit code {done.code}"
         raise AgentMissing(

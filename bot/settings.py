@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, Sett
 
 from bot.agents.codec import Permissions
 from bot.errors import SettingsError
+from bot.trust import read_bundle
 
 log = logging.getLogger(__name__)
 
@@ -296,6 +297,7 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Path("data")
+    ca_bundle: Path | None = None
     installation: str = "sandpiper"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     default_repository: str = ""
@@ -336,6 +338,11 @@ class Settings(BaseSettings):
     @property
     def github_on(self) -> bool:
         return bool(self.github.app_id)
+
+    def certificates(self) -> bytes:
+        """Of certificate authorities that are trusted besides the usual ones; empty: none. Raises
+        SettingsError when their file cannot be read or is none."""
+        return read_bundle(self.ca_bundle, f"{PREFIX}CA_BUNDLE") if self.ca_bundle else b""
 
     def secrets(self) -> tuple[str, ...]:
         """Every key that is set. Raises SettingsError when the private key's file cannot be read."""
@@ -422,6 +429,7 @@ def _complete(settings: Settings) -> None:
         missing.append(f"{PREFIX}GITHUB_PRIVATE_KEY")
     if settings.github_on and not github.webhook_secret.get_secret_value():
         missing.append(f"{PREFIX}GITHUB_WEBHOOK_SECRET")
+    settings.certificates()
     if missing:
         raise SettingsError(f"Missing: {', '.join(missing)}.", "Set it in the environment or in .env.")
 

@@ -135,6 +135,7 @@ async def town(
     agents: Mapping[str, Codec] | None = None,
     programs: Mapping[str, Program] = MappingProxyType({}),
     provider: type[HostProvider] = HostProvider,
+    certificates: bytes = b"",
 ) -> AsyncIterator[Town]:
     """A running core. `scripts` are what the agents do, in the order of their starts. `seen`: what the
     core sees of the store."""
@@ -163,6 +164,7 @@ async def town(
         scratch=scratch,
         shared=tmp_path / "shared",
         owner="test",
+        certificates=certificates,
         policy=policy or Policy(defaults=Defaults("acme/web", "lines"), allowlist=OPEN),
     )
     running = asyncio.create_task(core.run())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable
 
@@ -135,7 +136,9 @@ async def connect(
             "Slack has no way to reach the bot.",
             "Set the app-level token for Socket Mode (xapp-…), or the signing secret for HTTP.",
         )
-    session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT))
+    # aiohttp's own was made when it was imported, before anybody could say what to trust.
+    trusting = aiohttp.TCPConnector(ssl=ssl.create_default_context())
+    session = aiohttp.ClientSession(connector=trusting, timeout=aiohttp.ClientTimeout(total=TIMEOUT))
     try:
         client = _client(base_url, session, bot_token)
         workspace = await installed(client)

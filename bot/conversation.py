@@ -47,13 +47,13 @@ from bot.events import (
 from bot.failures import AgentDied, AgentFailed, mend_of, not_started
 from bot.feed import STDERR, STDOUT, Broke, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, denied
 from bot.last_words import KEPT_BYTES, LastWords
-from bot.models import DeniedHost, Inbox, Input, Launch, Record
+from bot.models import DeniedHost, Inbox, Input, Launch, Record, Session
 from bot.patience import patiently
 from bot.ports import Process, Sandbox
 from bot.prompts import finish_up, said
 from bot.records import memory_of, offers_of, record_of
 from bot.sharing import ShareOutcome, Sharing
-from bot.workspace import Workspaces
+from bot.workspace import Unfinished, Workspaces
 
 log = logging.getLogger(__name__)
 
@@ -210,22 +210,26 @@ class Conversation:
             why = completed.error or "The agent gave up without a reason."
             raise AgentFailed(why, completed.cause, await self._mend(completed.cause))
         if not driver.turn.asked_to_commit:
-            left = await patiently(
-                driver.clock,
-                lambda: self._workspaces.unfinished(driver.session, self._sandbox, driver.turn.id),
-            )
-            if left.askable:
+            left = {one.tree: await self._left_over(one) for one in driver.session.each()}
+            if any(one.askable for one in left.values()):
                 prompt = Prompt(
                     prompt_key(driver.turn.id, driver.turn.attempt, "commit"),
                     finish_up(left, driver.session.branch),
                 )
-                what = "commit what is left over" if left.files else "finish what is left over"
+                files = any(one.files for one in left.values())
+                what = "commit what is left over" if files else "finish what is left over"
                 asked = Phase("commit", f"Asked the agent to {what}")
                 await self._step(Steer(prompt), events=(asked,), asked_to_commit=True)
                 return False
         inbox = await driver.store.begin_finishing(driver.turn.id, driver.fence)
         await self._take_in(inbox, feed)
         return not inbox.inputs and not inbox.stop_by
+
+    async def _left_over(self, session: Session) -> Unfinished:
+        turn = self._driver.turn.id
+        return await patiently(
+            self._driver.clock, lambda: self._workspaces.unfinished(session, self._sandbox, turn)
+        )
 
     async def _end_if_stopped(self) -> None:
         """The agent's last word or its end may be heard before the bell of the stop that it obeyed, as after

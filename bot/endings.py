@@ -5,22 +5,34 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from bot.agents.wire import one_line, plain
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.errors import LeaseLost, ProcessGone, SandboxError, SandpiperError, StoreUnavailable, WorkspaceError
 from bot.events import BrokenOff, LeftOver
-from bot.models import Final, Outcome, PullRequest, Session, TurnKind
+from bot.models import TREE, Final, Outcome, PullRequest, Repository, Session, TurnKind
 from bot.patience import patiently
 from bot.ports import Clock, Process, Sandbox, Store, Surface
 from bot.pull_requests import PullRequests
 from bot.sandboxes import Sandboxes
-from bot.workspace import Kept, Outgoing, Unfinished, Workspaces, kept_ref
+from bot.workspace import Kept, Outgoing, Unfinished, Workspaces, kept_ref, repository_of
 
 log = logging.getLogger(__name__)
 
 EXIT_GRACE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """What is to be published in one of a session's repositories."""
+
+    session: Session
+    outgoing: Outgoing
+
+    @property
+    def repository(self) -> Repository:
+        return repository_of(self.session)
 
 
 class Endings:
@@ -48,54 +60,80 @@ class Endings:
         """Left-overs committed, then commits out, or an answer when nothing changed."""
         session = driver.session
         try:
-            outgoing = await driver.within(
+            leaving = await driver.within(
                 "publish", self._deadlines.publish, self._gather(driver, sandbox), stoppable=True
             )
         except (LeaseLost, StoreUnavailable, TurnStopped):
             raise
         except SandpiperError as error:
-            return self._unpublished(driver, error, ready=bool(session.ready))
-        if outgoing is None:
+            return self._unpublished(driver, [("", error)], ready=session.any_ready)
+        if not leaving:
             return self._answer(driver)
-        await self._store.set_ready(driver.turn.id, driver.fence, outgoing.work.head)
+        for one in leaving:
+            await self._store.set_ready(
+                driver.turn.id, driver.fence, one.outgoing.work.head, one.repository.id
+            )
         if not await self._store.begin_push(driver.turn.id, driver.fence):
             raise TurnStopped((await self._store.turn(driver.turn.id)).stop_by)
         await driver.phase("publish", "Opening the pull request")
-        answer = driver.timeline.text
-        try:
-            pull_request = await driver.within(
-                "publish",
-                self._deadlines.publish,
-                self._push(driver, sandbox, outgoing, answer),
-                stoppable=False,
-            )
-        except (LeaseLost, StoreUnavailable):
-            raise
-        except SandpiperError as error:
-            return self._unpublished(driver, error, ready=True)
-        # An earlier try at this turn may have opened it: the session did not know it before.
-        created = pull_request.created or not session.pull_request
-        pull_request = replace(pull_request, created=created)
-        await self._store.set_published(driver.turn.id, driver.fence, outgoing.work.head, pull_request)
-        return Final(
-            Outcome.PUBLISHED, answer, pull_request=pull_request, notes=_notes(driver), branch=session.branch
-        )
+        opened: list[PullRequest] = []
+        failed: list[tuple[str, SandpiperError]] = []
+        for one in leaving:
+            try:
+                opened.append(await self._published(driver, sandbox, one, opened))
+            except (LeaseLost, StoreUnavailable):
+                raise
+            except SandpiperError as error:
+                failed.append((one.repository.full_name if session.further else "", error))
+        if failed:
+            final = self._unpublished(driver, failed, ready=True)
+        else:
+            text = driver.timeline.text
+            final = Final(Outcome.PUBLISHED, text, notes=_notes(driver), branch=session.branch)
+        first, further = (opened[0], tuple(opened[1:])) if opened else (None, ())
+        return replace(final, pull_request=first, further=further)
 
-    async def _gather(self, driver: Driver, sandbox: Sandbox) -> Outgoing | None:
-        """The agent's process ended, its left-overs settled, and what is to be published; None: an answer."""
+    async def _published(
+        self, driver: Driver, sandbox: Sandbox, one: Leaving, before: Sequence[PullRequest]
+    ) -> PullRequest:
+        pull_request = await driver.within(
+            "publish", self._deadlines.publish, self._push(driver, sandbox, one, before), stoppable=False
+        )
+        # An earlier try at this turn may have opened it: the session did not know it before.
+        created = pull_request.created or not one.session.pull_request
+        pull_request = replace(pull_request, created=created)
+        turn, head = driver.turn.id, one.outgoing.work.head
+        await self._store.set_published(turn, driver.fence, head, pull_request, one.repository.id)
+        return pull_request
+
+    async def _gather(self, driver: Driver, sandbox: Sandbox) -> Sequence[Leaving]:
+        """The agent's process ended, its left-overs settled, and what is to be published; nothing: an
+        answer."""
         session, turn, clock = driver.session, driver.turn, driver.clock
         await patiently(clock, lambda: self.end_agent(driver, sandbox))
-        if turn.kind is TurnKind.PUBLISH:
-            await self._store.close_intake(turn.id, driver.fence)
-            commit = session.ready or session.published
-            if not commit:
-                raise WorkspaceError(
-                    "The work to publish is lost: the sandbox that it was in no longer exists.",
-                    repeatable=False,
-                )
-            await patiently(clock, lambda: self._workspaces.adopt(session, sandbox, commit))
-            return await patiently(clock, lambda: self._workspaces.outgoing(session, sandbox, commit))
-        await self._settle(driver, sandbox)
+        if turn.kind is not TurnKind.PUBLISH:
+            found = [(one, await self._fresh(driver, sandbox, one)) for one in session.each()]
+            return [Leaving(one, outgoing) for one, outgoing in found if outgoing is not None]
+        await self._store.close_intake(turn.id, driver.fence)
+        kept = [(one, one.ready) for one in session.each() if one.ready]
+        kept = kept or [(one, one.published) for one in session.each() if one.published]
+        if not kept:
+            raise WorkspaceError(
+                "The work to publish is lost: the sandbox that it was in no longer exists.",
+                repeatable=False,
+            )
+        found = [(one, await self._kept(driver, sandbox, one, commit)) for one, commit in kept]
+        return [Leaving(one, outgoing) for one, outgoing in found if outgoing is not None]
+
+    async def _kept(self, driver: Driver, sandbox: Sandbox, session: Session, commit: str) -> Outgoing | None:
+        """What an earlier turn left to publish."""
+        await patiently(driver.clock, lambda: self._workspaces.adopt(session, sandbox, commit))
+        return await patiently(driver.clock, lambda: self._workspaces.outgoing(session, sandbox, commit))
+
+    async def _fresh(self, driver: Driver, sandbox: Sandbox, session: Session) -> Outgoing | None:
+        """What this turn has done in one of the session's repositories."""
+        turn, clock = driver.turn, driver.clock
+        await self._settle(driver, sandbox, session)
         changed = await patiently(clock, lambda: self._workspaces.changed(session, sandbox, turn.id))
         outgoing = await patiently(clock, lambda: self._workspaces.outgoing(session, sandbox))
         if outgoing is None and changed and session.pull_request:
@@ -106,23 +144,28 @@ class Endings:
         if outgoing is not None and not changed:
             # Of an earlier turn that was broken off. Nobody has asked this one to publish it.
             if not session.ready:
-                await self._store.set_ready(turn.id, driver.fence, outgoing.work.head)
-                driver.session = replace(session, ready=outgoing.work.head)
+                await self._store.set_ready(turn.id, driver.fence, outgoing.work.head, _id_of(session))
+                driver.session = await self._store.session(session.id)
             return None
         return outgoing
 
-    def _unpublished(self, driver: Driver, error: SandpiperError, *, ready: bool) -> Final:
-        """The agent has done its part: what it said is told, and how its work gets out."""
-        if not error.repeatable:
+    def _unpublished(
+        self, driver: Driver, errors: Sequence[tuple[str, SandpiperError]], *, ready: bool
+    ) -> Final:
+        """The agent has done its part: what it said is told, and how its work gets out. errors: with the
+        repositories where they happened, where there are several."""
+        reason = " ".join(f"{where}: {error.what}" if where else error.what for where, error in errors)
+        mends = " ".join(dict.fromkeys(error.mend for _, error in errors if error.mend))
+        if not any(error.repeatable for _, error in errors):
             then = "Write here what to change, and I work on it."
         else:
             then = "say `publish` here: it needs no new run." if ready else "write here to go on."
-            then = f"Then {then}" if error.mend else then.capitalize()
+            then = f"Then {then}" if mends else then.capitalize()
         return Final(
             Outcome.UNPUBLISHED,
             driver.timeline.text,
-            reason=error.what,
-            mend=f"{error.mend} {then}".strip(),
+            reason=reason,
+            mend=f"{mends} {then}".strip(),
             notes=_notes(driver),
             branch=driver.session.branch,
         )
@@ -130,18 +173,24 @@ class Endings:
     def _answer(self, driver: Driver) -> Final:
         """Nothing to publish: the agent's words, and the pull request if there is one."""
         session, notes = driver.session, _notes(driver)
-        if session.ready:
+        if session.any_ready:
             notes = (*notes, "There is unpublished work of an earlier turn: say `publish` to publish it.")
+        known = [pull_request for one in session.each() if (pull_request := _known(one)) is not None]
         return Final(
             Outcome.ANSWERED,
             driver.timeline.text,
             notes=notes,
-            pull_request=_known(session),
+            pull_request=known[0] if known else None,
             branch=session.branch,
+            further=tuple(known[1:]),
         )
 
-    async def _push(self, driver: Driver, sandbox: Sandbox, outgoing: Outgoing, answer: str) -> PullRequest:
-        session = await self._store.session(driver.session.id)  # its agent may have named the work since
+    async def _push(
+        self, driver: Driver, sandbox: Sandbox, one: Leaving, before: Sequence[PullRequest]
+    ) -> PullRequest:
+        now = await self._store.session(driver.session.id)  # its agent may have named the work since
+        session = next(each for each in now.each() if _id_of(each) == one.repository.id)
+        outgoing, answer = one.outgoing, driver.timeline.text
         threads = [
             (key, self._surfaces[key.surface].link(key) if key.surface in self._surfaces else "")
             for key in await self._store.threads(session.id)
@@ -150,19 +199,21 @@ class Endings:
         summary = (
             session.description or answer or "\n".join(f"- {subject}" for subject in outgoing.work.subjects)
         )
-        return await self._pull_requests.publish(session, sandbox, outgoing, summary, threads, people)
+        return await self._pull_requests.publish(
+            session, sandbox, outgoing, summary, threads, people, [each.url for each in before]
+        )
 
-    async def _settle(self, driver: Driver, sandbox: Sandbox) -> None:
+    async def _settle(self, driver: Driver, sandbox: Sandbox, session: Session) -> None:
         """The agent was asked once; what is still not committed, the bot commits under its own name, and
         what is not on the branch it puts aside. Told before it is done, for a bot that restarts in it."""
-        session, turn, workspaces = driver.session, driver.turn.id, self._workspaces
+        turn, workspaces = driver.turn.id, self._workspaces
         left = await patiently(driver.clock, lambda: workspaces.unfinished(session, sandbox, turn))
-        notes = _left(left, session.branch, kept_ref(turn))
+        notes = _in_tree(session, _left(left, session.branch, kept_ref(turn)))
         if notes:
             await driver.tell(LeftOver((), notes))
         files = await patiently(driver.clock, lambda: workspaces.settle(session, sandbox, turn))
         if files:
-            await driver.tell(LeftOver(files))
+            await driver.tell(LeftOver(_of_tree(session, files)))
             message = leftover_message(files)
             await patiently(driver.clock, lambda: workspaces.commit_all(session, sandbox, message))
 
@@ -194,15 +245,21 @@ class Endings:
         if sandbox is None or not session.branch or turn.kind is TurnKind.PUBLISH:
             return ()
         await self.end_agent(driver, sandbox)
-        left = await patiently(driver.clock, lambda: self._workspaces.unfinished(session, sandbox, turn.id))
-        kept = await patiently(driver.clock, lambda: self._workspaces.keep(session, sandbox, turn.id))
+        notes: tuple[str, ...] = ()
+        for one in session.each():
+            if one.base:  # else it was not opened yet
+                notes += _in_tree(one, await self._salvaged(driver, sandbox, one))
+        return notes
+
+    async def _salvaged(self, driver: Driver, sandbox: Sandbox, session: Session) -> tuple[str, ...]:
+        turn, clock = driver.turn, driver.clock
+        left = await patiently(clock, lambda: self._workspaces.unfinished(session, sandbox, turn.id))
+        kept = await patiently(clock, lambda: self._workspaces.keep(session, sandbox, turn.id))
         notes = _kept(left, kept, session.branch)
-        outgoing = await patiently(
-            driver.clock, lambda: self._workspaces.outgoing(session, sandbox, kept.commit)
-        )
+        outgoing = await patiently(clock, lambda: self._workspaces.outgoing(session, sandbox, kept.commit))
         if outgoing is None or kept.commit == session.published:
             return notes
-        await self._store.set_ready(turn.id, driver.fence, kept.commit)
+        await self._store.set_ready(turn.id, driver.fence, kept.commit, _id_of(session))
         commits = "1 commit" if outgoing.work.commits == 1 else f"{outgoing.work.commits} commits"
         where = f"on its branch `{session.branch}`" if left.astray else f"in the sandbox as `{kept.ref}`"
         say = f"The work so far is kept {where} ({commits}). Say `publish` to publish it without a new run."
@@ -237,6 +294,21 @@ class Endings:
                 return False
             await self._clock.sleep(0.05)
         return True
+
+
+def _id_of(session: Session) -> int:
+    return repository_of(session).id
+
+
+def _in_tree(session: Session, notes: Sequence[str]) -> tuple[str, ...]:
+    """What is said of a further repository names it."""
+    name = "" if session.tree == TREE else f"{repository_of(session).full_name}: "
+    return tuple(f"{name}{note}" for note in notes)
+
+
+def _of_tree(session: Session, files: Sequence[str]) -> tuple[str, ...]:
+    below = "" if session.tree == TREE else f"{session.tree}/"
+    return tuple(f"{below}{file}" for file in files)
 
 
 LEFTOVER_SUBJECT = "Commit what the agent left over"

@@ -19,7 +19,7 @@ from bot.driver import Driver
 from bot.errors import SandboxUnreachable
 from bot.events import ToolCall, ToolKind, ToolStatus
 from bot.last_words import LastWords
-from bot.models import ExecResult, Launch, Place
+from bot.models import TREE, ExecResult, Launch, Place, Session
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox
 from bot.prompts import hook_failed
@@ -44,9 +44,11 @@ class HookSeconds:
 
 @dataclass(frozen=True, slots=True)
 class _Hook:
-    """stamp: what is run; the same one is not run again. mark: of what was run before."""
+    """row: its id in the picture. stamp: what is run; the same one is not run again. mark: of what was run
+    before."""
 
     name: str
+    row: str
     title: str
     command: str
     stamp: str
@@ -73,9 +75,22 @@ class Hooks:
     ) -> Place:
         """What there is to run, run and shown; the place's notes then say what failed. started: when the
         sandbox was. opened: the workspace was, so its setup may be due."""
-        session, asker = driver.session, str(driver.turn.id)
+        notes: list[str] = []
+        first, *others = driver.session.each()
+        notes += await self._of_one(driver, sandbox, place, first, started, opened=opened)
+        for session, beside in zip(others, place.beside, strict=True):
+            there = replace(place, directory=beside.directory)
+            notes += await self._of_one(driver, sandbox, there, session, started, opened=opened)
+        return replace(place, notes=(*place.notes, *notes))
+
+    async def _of_one(
+        self, driver: Driver, sandbox: Sandbox, place: Place, session: Session, started: float, *, opened: bool
+    ) -> Sequence[str]:
+        """Those of one of the session's repositories, whose worktree is the place's directory."""
+        asker = str(driver.turn.id)
         lines = await patiently(self._clock, lambda: self._workspaces.hooks(session, sandbox))
-        found, trouble = _found(lines, place.directory, started, self._seconds)
+        where = "" if session.tree == TREE else f"{session.tree}/"
+        found, trouble = _found(lines, place.directory, started, self._seconds, where)
         notes = list(trouble)
         for text in driver.untold(trouble):
             await driver.tell(text)
@@ -83,11 +98,11 @@ class Hooks:
             due = hook.seconds > 0 and not hook.earlier(asker) and (opened or hook.name == START)
             if due and (note := await self._one(driver, sandbox, place, hook, asker)):
                 notes.append(note)
-        return replace(place, notes=(*place.notes, *notes))
+        return notes
 
     async def _one(self, driver: Driver, sandbox: Sandbox, place: Place, hook: _Hook, asker: str) -> str:
         """Run it, and say what came of it; what the agent is told of that, if anything."""
-        row = ToolCall(HOOK + hook.name, ToolKind.EXECUTE, f"Running {hook.title}", ToolStatus.IN_PROGRESS)
+        row = ToolCall(HOOK + hook.row, ToolKind.EXECUTE, f"Running {hook.title}", ToolStatus.IN_PROGRESS)
         await driver.tell(row)
         arguments = (place.directory, hook.name, hook.stamp, asker, str(hook.seconds), hook.command)
         launch = Launch(("sh", "-c", scripts.RUN, "hook", *arguments), "/", visible=place.visible)
@@ -111,9 +126,10 @@ class Hooks:
 
 
 def _found(
-    lines: Sequence[str], directory: str, started: float, seconds: HookSeconds
+    lines: Sequence[str], directory: str, started: float, seconds: HookSeconds, where: str
 ) -> tuple[list[_Hook], list[str]]:
-    """The hooks of LOOK's lines, and what is wrong with what should say them."""
+    """The hooks of LOOK's lines, and what is wrong with what should say them. where: the worktree, for
+    people; "" for the first."""
     lines = (*lines, *[""] * 6)
     hooks: list[_Hook] = []
     trouble: list[str] = []
@@ -123,18 +139,18 @@ def _found(
         (START, lines[3], lines[4], lines[5], f"exec {start_file}", f"{started:.3f}-", seconds.start),
     )
     for name, file, config, mark, of_file, before, most in sides:
-        title, command = f".sandpiper/{name}.sh", of_file
+        title, command = f"{where}.sandpiper/{name}.sh", of_file
         if file == "-":
             title = COMMANDS[name]
             try:
                 text = base64.b64decode(config).decode(errors="replace")
                 command = command_of(text, title, directory) if text.strip() else ""
             except ValueError as error:
-                trouble.append(f"devcontainer.json has no {title} for us: {error}.")
+                trouble.append(f"{where}devcontainer.json has no {title} for us: {error}.")
                 continue
             file = hashlib.sha256(command.encode()).hexdigest()
         if file and command:
-            hooks.append(_Hook(name, title, command, before + file, mark, most))
+            hooks.append(_Hook(name, where + name, title, command, before + file, mark, most))
     return hooks, trouble
 
 

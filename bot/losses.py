@@ -39,7 +39,7 @@ class Losses:
     async def of(self, row: SandboxRow) -> Lost:
         """A stopped sandbox is started for it."""
         worked = await self._store.worked_sessions(row.key.person)
-        only_here = {session.id for session in worked if session.ready}
+        only_here = {session.id for session in worked if session.any_ready}
         certain = self._workspaces is not None and len(worked) <= MOST
         try:
             async with asyncio.timeout(PATIENCE):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar
 
@@ -302,6 +302,26 @@ class NewSession:
     effort: str = ""
     since: str = ""
     permissions: str = ""
+    further: tuple[Repository, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """A repository that a session works on besides its first: in a worktree of its own (tree: its directory),
+    on a branch of the same name, with a pull request of its own. The rest as in Session."""
+
+    repository: Repository
+    tree: str
+    base: str = ""
+    base_sha: str = ""
+    ready: str = ""
+    published: str = ""
+    pull_request: int = 0
+    pull_request_url: str = ""
+
+
+# The directory of a session's first worktree has the same name for ever: agents know conversations by it.
+TREE = "code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +330,8 @@ class Session:
     commit that the session's branch was made from. ready: a commit that is finished but not
     published. published: the last commit that we pushed. pull_request: its number and URL. permissions: as
     people chose; "": the installation's. named: what the agent calls the work. description: how it would have
-    what is not published yet described."""
+    what is not published yet described. further: other repositories than `repository`, to which all of this
+    belongs, as does the directory `tree`."""
 
     id: str
     tenant: str
@@ -334,6 +355,39 @@ class Session:
     named: str = ""
     description: str = ""
     permissions: str = ""
+    further: tuple[Further, ...] = ()
+    tree: str = TREE
+
+    def each(self) -> tuple[Session, ...]:
+        """Itself, and as it is for each further repository: its branch, work and pull request there."""
+        return (
+            self,
+            *(
+                replace(
+                    self,
+                    repository=one.repository,
+                    tree=one.tree,
+                    base=one.base,
+                    base_sha=one.base_sha,
+                    ready=one.ready,
+                    published=one.published,
+                    pull_request=one.pull_request,
+                    pull_request_url=one.pull_request_url,
+                    further=(),
+                )
+                for one in self.further
+            ),
+        )
+
+    @property
+    def repositories(self) -> tuple[Repository, ...]:
+        """The first is what the work is named after."""
+        return tuple(one.repository for one in self.each() if one.repository is not None)
+
+    @property
+    def any_ready(self) -> bool:
+        """Is there finished, unpublished work, in whichever repository?"""
+        return any(one.ready for one in self.each())
 
 
 @dataclass(frozen=True, slots=True)
@@ -603,6 +657,11 @@ class Final:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     branch: str = ""
+    further: tuple[PullRequest, ...] = ()  # those in the session's further repositories
+
+    @property
+    def pull_requests(self) -> tuple[PullRequest, ...]:
+        return (*((self.pull_request,) if self.pull_request else ()), *self.further)
 
 
 @dataclass(frozen=True, slots=True)
@@ -798,9 +857,18 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """The worktree of a further repository, made from its branch `base`."""
+
+    repository: str
+    directory: str
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
-    """A session's workspace, opened: directories as the agent sees them. hooks: whether the repository may
-    have something to be run before the agent starts."""
+    """A session's workspace, opened: directories as the agent sees them. hooks: whether a repository may have
+    something to be run before the agent starts. beside: of further repositories."""
 
     directory: str
     visible: tuple[str, ...]
@@ -809,3 +877,4 @@ class Place:
     base_sha: str
     notes: tuple[str, ...] = ()
     hooks: bool = True
+    beside: tuple[Beside, ...] = ()

@@ -425,7 +425,12 @@ class Store(Protocol):
         ...
 
     async def choose_repository(
-        self, message_key: str, session: str, repository: Repository, thread: ThreadKey
+        self,
+        message_key: str,
+        session: str,
+        repository: Repository,
+        thread: ThreadKey,
+        further: Sequence[Repository] = (),
     ) -> Admitted:
         """Answer the question which repository is meant: the kept inputs start their turn."""
         ...
@@ -508,9 +513,11 @@ class Store(Protocol):
         """Everybody whose words an agent of the session was given, the first one first."""
         ...
 
-    async def set_workspace(self, session: str, branch: str, base: str, base_sha: str) -> Session:
+    async def set_workspace(
+        self, session: str, branch: str, base: str, base_sha: str, repository: int = 0
+    ) -> Session:
         """Name the session's branch, once: a later call changes only the base, which people may rename.
-        Adds the branch alias."""
+        Adds the branch alias. repository: which of the session's; 0: its first, here and below."""
         ...
 
     async def offered(self, agent: str, version: str, person: int, repository: int) -> Offered | None:
@@ -592,7 +599,7 @@ class Store(Protocol):
         """Enter `finishing` whatever is pending (the turn ended by itself, failed or was stopped)."""
         ...
 
-    async def set_ready(self, turn: int, fence: int, commit: str) -> None:
+    async def set_ready(self, turn: int, fence: int, commit: str, repository: int = 0) -> None:
         """The session has finished, unpublished work at `commit`."""
         ...
 
@@ -600,7 +607,9 @@ class Store(Protocol):
         """From here on it is too late to stop. False: a stop came before."""
         ...
 
-    async def set_published(self, turn: int, fence: int, commit: str, pull_request: PullRequest) -> None:
+    async def set_published(
+        self, turn: int, fence: int, commit: str, pull_request: PullRequest, repository: int = 0
+    ) -> None:
         """Pushed and opened: `ready` is empty again, the pull request is an alias of the session."""
         ...
 

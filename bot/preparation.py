@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 
 from bot.access import Access
 from bot.driver import Driver
 from bot.hooks import Hooks
-from bot.models import Place, TurnKind, TurnState
+from bot.models import Place, Repository, Session, TurnKind, TurnState
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.programs import Programs
@@ -56,10 +57,13 @@ class Preparation:
         fresh = driver.turn.state is TurnState.PREPARING
         if fresh:
             # Work may have been asked for by others, or go on by itself: is the owner still one who may?
-            owner, repository = session.owner.identity, session.repository
-            await patiently(self._clock, lambda: self._access.may_work(owner, session.thread, repository))
+            for repository in session.repositories or (None,):
+                await patiently(self._clock, partial(self._owner_may, session, repository))
             await driver.phase("sandbox", f"Getting {session.owner.identity.name}'s sandbox ready")
         return await self.again(driver, fresh=fresh and driver.turn.kind is TurnKind.AGENT)
+
+    async def _owner_may(self, session: Session, repository: Repository | None) -> None:
+        await self._access.may_work(session.owner.identity, session.thread, repository)
 
     async def again(self, driver: Driver, *, fresh: bool = False) -> Box:
         """The owner's sandbox, and the workspace in it: opened when `fresh`, or when it is a new one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bot.agents.wire import UNSEEN, clip, one_line, plain
 from bot.models import Input, Past, Place, Remark, Session
@@ -55,7 +55,7 @@ INTERRUPTED = (
 
 COMMIT_LEFTOVERS = (
     "These changes are not committed:\n{files}\n\n"
-    "Commit what belongs to the work, and remove or ignore what does not. Then repeat your final summary."
+    "Commit what belongs to the work, and remove or ignore what does not."
 )
 
 
@@ -77,8 +77,20 @@ def first_prompt(
         base=place.base,
         questions=PEOPLE_ANSWER if asks else NOBODY_ANSWERS,
     )
-    parts = (rules, _notes(place), _history(past), _context(remarks), said(inputs))
+    parts = (rules, _beside(place), _notes(place), _history(past), _context(remarks), said(inputs))
     return "\n\n".join(part for part in parts if part)
+
+
+def _beside(place: Place) -> str:
+    if not place.beside:
+        return ""
+    listed = "\n".join(
+        f"- {one.repository} in {one.directory} (made from `{one.base}`)" for one in place.beside
+    )
+    return (
+        "Beside your worktree are those of other repositories, each on a branch of the same name. What you "
+        f"commit in one goes into a pull request of its own:\n{listed}"
+    )
 
 
 def next_prompt(place: Place, inputs: Sequence[Input]) -> str:
@@ -106,8 +118,17 @@ def commit_leftovers(files: Sequence[str]) -> str:
     return COMMIT_LEFTOVERS.format(files="\n".join(f"- {name}" for name in shown))
 
 
-def finish_up(unfinished: Unfinished, branch: str) -> str:
-    """What the agent is asked once before its work is published."""
+def finish_up(left: Mapping[str, Unfinished], branch: str) -> str:
+    """What the agent is asked once before its work is published. left: by the directory of the worktree."""
+    parts = []
+    for tree, unfinished in left.items():
+        asked = _to_finish(unfinished, branch)
+        parts += [f"In {_name(tree)}:" if len(left) > 1 else "", *asked] if asked else []
+    parts.append("Then repeat your final summary.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _to_finish(unfinished: Unfinished, branch: str) -> list[str]:
     parts = []
     if unfinished.operation:
         parts.append(f"A {unfinished.operation} is still in progress. Finish it, or abort it.")
@@ -124,9 +145,7 @@ def finish_up(unfinished: Unfinished, branch: str) -> str:
         )
     if unfinished.files:
         parts.append(commit_leftovers(unfinished.files))
-    else:
-        parts.append("Then repeat your final summary.")
-    return "\n\n".join(parts)
+    return parts
 
 
 def _name(text: str) -> str:

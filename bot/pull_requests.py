@@ -33,10 +33,12 @@ class PullRequests:
         summary: str,
         threads: Sequence[tuple[ThreadKey, str]],
         people: Sequence[Identity],
+        beside: Sequence[str] = (),
     ) -> PullRequest:
         """Push the commits and open the session's pull request, or tell in it what is new.
 
-        threads: the session's, with their links. people: who asked for the work, all of them.
+        threads: the session's, with their links. people: who asked for the work, all of them. beside: URLs of
+        the pull requests of the same work in other repositories.
         Raises BundleRefused, PushRefused, ForgeError, WorkspaceError: the work stays ready.
         """
         repository = session.repository
@@ -52,7 +54,8 @@ class PullRequests:
             bundle.unlink(missing_ok=True)
         title = _title(session, outgoing)
         credit = _credits(threads, people)
-        body = _body(summary, _issue(session, repository), credit)
+        goes_with = [f"Goes with {' and '.join(beside)}"] if beside else []
+        body = _body(summary, _issue(session, repository), credit, *goes_with)
         update = _body(summary, "", credit)
         marker = f"sandpiper:session={session.id}"
         return await patiently(
@@ -76,9 +79,9 @@ def _issue(session: Session, repository: Repository) -> str:
     return thread.id if (thread.surface, thread.scope) == ("github", str(repository.id)) else ""
 
 
-def _body(summary: str, issue: str, credit: str) -> str:
+def _body(summary: str, issue: str, credit: str, *more: str) -> str:
     fixes = [f"Fixes #{issue}"] if issue else []
-    return "\n\n".join([summary.strip() or "See the commits.", *fixes, credit])
+    return "\n\n".join([summary.strip() or "See the commits.", *fixes, *more, credit])
 
 
 def _credits(threads: Sequence[tuple[ThreadKey, str]], people: Sequence[Identity]) -> str:

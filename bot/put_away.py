@@ -52,10 +52,10 @@ class PutAway:
 
     async def _one(self, session: Session, sandbox: Sandbox) -> None:
         try:
-            stays = await self._workspaces.put_away(session, sandbox)
+            stays = [await self._workspaces.put_away(one, sandbox) for one in session.each()]
         except WorkspaceError as error:
             log.warning("the worktree of session %s cannot be put away: %s", session.id, error)
             return
-        if stays:
-            log.info("the worktree of session %s stays: %s", session.id, stays)
+        if any(stays):
+            log.info("a worktree of session %s stays: %s", session.id, " ".join(stays))
         await self._store.put_away(session.id)

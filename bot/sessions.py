@@ -33,7 +33,7 @@ from bot.ports import Clock, Forge, Store, Surface
 from bot.prompts import edited
 from bot.sandbox_verbs import SandboxVerbs
 from bot.verbs import Verbs
-from bot.which_repository import WhichRepository, elsewhere
+from bot.which_repository import WhichRepository, elsewhere, without
 
 PARKED = "parked"
 
@@ -129,9 +129,10 @@ class Sessions:
         await self._answers.note(message, "failed", text)
 
     async def _take(self, message: Message, session: Session | None) -> str:
-        repository = session.repository if session else None
+        repository = None
         if session is not None:
-            await self._access.may_steer(message.author, message.thread, repository, session.owner)
+            for one in session.repositories or (None,):
+                await self._access.may_steer(message.author, message.thread, one, session.owner)
         elif message.repository:
             repository = await self._repositories.allowed(message, message.repository)
         else:
@@ -154,10 +155,13 @@ class Sessions:
         if not message.text.strip():
             text = f"What shall I do?\n{self._verbs.help(message)}"
             return await self._answers.note(message, "empty", text)
-        if refusal := elsewhere(message, message.repository):
+        if refusal := without(message):
             return await self._answers.note(message, "refused", refusal)
         if repository is None:
-            repository = await self._repositories.meant(message)
+            repositories = await self._repositories.meant(message)
+        else:
+            repositories = await self._repositories.beside(message, repository)
+        repository, further = (repositories[0], repositories[1:]) if repositories else (None, ())
         if message.pull_request:  # one of ours has a session
             return await self._answers.note(message, "refused", NOT_OURS)
         owner = await self._store.person(message.author)
@@ -177,6 +181,7 @@ class Sessions:
             effort=choice.effort,
             since=since or message.thread.id,
             permissions=choice.permissions,
+            further=tuple(further),
         )
         admitted = await self._store.admit(new, _input(message), message.thread)
         await self._tell(message, chosen.doubt)
@@ -214,7 +219,7 @@ class Sessions:
         said = replace(_input(message), choice=choice)
         if session.repository is None:
             return await self._repositories.answered(message, session, said)
-        if refusal := elsewhere(message, session.repository.full_name):
+        if refusal := elsewhere(message, [one.full_name for one in session.repositories]):
             return await self._answers.note(message, "refused", refusal)
         if not message.text.strip():
             text = await self._verbs.status(message, session)

@@ -172,7 +172,7 @@ class Timeline:
             case LeftOver(files=files, notes=notes):
                 told = replace(
                     self,
-                    left_over=files or self.left_over,
+                    left_over=tuple(dict.fromkeys((*self.left_over, *files))),
                     left_notes=tuple(dict.fromkeys((*self.left_notes, *notes))),
                 )
                 title = "Committed what was left over" if files else "Put the worktree onto its branch"

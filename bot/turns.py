@@ -168,7 +168,9 @@ class Turns:
             log.info("could not show the place of turn %s: %s", turn_id, error)
 
     def _label(self, session: Session) -> str:
-        repository = session.repository.full_name if session.repository else ""
-        base = session.base or (session.repository.default_branch if session.repository else "")
-        parts = [f"{repository}@{base}", session.agent, session.model, self._warning]
+        code = " + ".join(
+            f"{repository.full_name}@{one.base or repository.default_branch}"
+            for one, repository in zip(session.each(), session.repositories, strict=False)
+        )
+        parts = [code or "@", session.agent, session.model, self._warning]
         return " · ".join(part for part in parts if part)

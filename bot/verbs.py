@@ -33,7 +33,8 @@ a question
 • {stop} stops · {status} says where I am · {publish} publishes finished work that is not published yet
 • {get} brings a file of the workspace into the thread
 • {sandbox} says how your sandbox is; `sandbox restart`, `pin`, `unpin` and `reset` likewise
-• `repo=owner/name` picks the repository · {channel} sets this channel's default
+• `repo=owner/name` picks the repository, `repo=acme/web,acme/api` several · {channel} sets this \
+channel's default
 • `agent=`, `model=` and `effort=` pick who works, and how, from the next turn on; `permissions=` when it \
 asks first: `plan` before it begins, `ask` before each change"""
 
@@ -106,15 +107,15 @@ class Verbs:
         return "\n".join(lines or ["Nothing of yours is running in this channel."]) + warning
 
     async def _told(self, session: Session) -> str:
-        repository = session.repository.full_name if session.repository else "no repository yet"
+        names = ", ".join(one.full_name for one in session.repositories) or "no repository yet"
         how = " ".join(filter(None, (session.agent, session.model, session.effort)))
         careful = f" · permissions {session.permissions}" if session.permissions else ""
-        about = f"{repository} · {how}{careful} · owner {session.owner.identity.name}"
+        about = f"{names} · {how}{careful} · owner {session.owner.identity.name}"
         turn = await self._store.open_turn(session.id)
         if turn is None:
-            ready = "\nThere is unpublished work: say `publish`." if session.ready else ""
-            link = f"\n{session.pull_request_url}" if session.pull_request_url else ""
-            return f"{NOTHING_RUNS} {about}{ready}{link}"
+            ready = "\nThere is unpublished work: say `publish`." if session.any_ready else ""
+            links = "".join(f"\n{url}" for url in _links(session))
+            return f"{NOTHING_RUNS} {about}{ready}{links}"
         since = duration(self._clock.now() - (turn.started_at or turn.queued_at))
         asks = len(await self._store.open_asks(session.id))
         waiting = " It waits for an answer." if asks else ""
@@ -150,16 +151,18 @@ class Verbs:
                 return "nothing"
             return await self._answers.note(message, "nothing", NOTHING_RUNS)
         if outcome is StopOutcome.PUBLISHED:
-            link = f": {session.pull_request_url}" if session.pull_request_url else "."
-            return await self._answers.note(message, "too late", f"Already published{link}")
+            links = " ".join(_links(session))
+            return await self._answers.note(
+                message, "too late", f"Already published{': ' if links else '.'}{links}"
+            )
         if not message.thread.id:
             await self._answers.note(message, "stopping", f"I stop {self._named(session)}.")
         return outcome.value
 
     async def _publish(self, message: Message, session: Session | None) -> str:
-        if session is None or not session.ready:
-            url = session.pull_request_url if session else ""
-            link = f" The pull request: {url}" if url else ""
+        if session is None or not session.any_ready:
+            links = " ".join(_links(session)) if session else ""
+            link = f" The pull request: {links}" if links else ""
             return await self._answers.note(message, "nothing", f"There is no unpublished work here.{link}")
         admitted = await self._store.start_publish(message.key, session.id, message.thread, message.author)
         if admitted.disposition is Disposition.QUEUED:
@@ -202,3 +205,8 @@ def _nothing_asked(verb: Verb | None, number: str, asks: Sequence[Ask]) -> str:
         return TOO_LATE if number else "Nothing waits for an answer here."
     listed = "\n".join(f"• `{verb} {ask.id}`: {ask.title}" for ask in waiting)
     return f"Which one? Say its number too.\n{listed}"
+
+
+def _links(session: Session) -> list[str]:
+    """Of its pull requests."""
+    return [one.pull_request_url for one in session.each() if one.pull_request_url]

@@ -9,21 +9,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bot import hook_scripts
 from bot import workspace_scripts as scripts
 from bot.errors import WorkspaceError
 from bot.last_words import LastWords
-from bot.models import CodeBundle, Launch, Place, Repository, Session, Work, branch_alias
+from bot.models import TREE, Beside, CodeBundle, Launch, Place, Repository, Session, Work, branch_alias
 from bot.ports import Forge, Sandbox, Store
 
 BUNDLE_LIMIT = 512 * 1024 * 1024
 GIT_TIMEOUT = 300.0
-
-# The worktree's directory has the same name for ever: agents know their conversations by it.
-TREE = "code"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +89,17 @@ class Workspaces:
         }
 
     async def open(self, session: Session, sandbox: Sandbox, turn: int) -> Place:
-        """Bring in what is new on the forge and put the session's worktree on its branch."""
-        repository = _repository_of(session)
+        """Bring in what is new on the forge and put the session's worktrees on its branch."""
+        first, *others = [await self._open(one, sandbox, turn) for one in session.each()]
+        notes = tuple(
+            f"{repository.full_name}: {note}"
+            for repository, place in zip(session.repositories[1:], others, strict=True)
+            for note in place.notes
+        )
+        return replace(self._joined(session, first, others), notes=(*first.notes, *notes))
+
+    async def _open(self, session: Session, sandbox: Sandbox, turn: int) -> Place:
+        repository = repository_of(session)
         bare, tree = self._paths(session, sandbox)
         have = (await self._sh(sandbox, session, scripts.HAVE, bare)).split()
         incoming = self._scratch / f"in-{session.id}.bundle"
@@ -123,7 +129,7 @@ class Workspaces:
                 f"{repository.full_name} has no branch {session.base} any more: I go on with {base}."
             )
         notes.append(await self._fate(session, repository, base))
-        await self._store.set_workspace(session.id, branch, base, base_sha)
+        await self._store.set_workspace(session.id, branch, base, base_sha, repository.id)
         return Place(
             tree,
             self._visible(session, sandbox),
@@ -164,6 +170,10 @@ class Workspaces:
 
     async def place(self, session: Session, sandbox: Sandbox) -> Place:
         """Where an opened workspace is, without asking anybody."""
+        first, *others = [self._place(one, sandbox) for one in session.each()]
+        return self._joined(session, first, others)
+
+    def _place(self, session: Session, sandbox: Sandbox) -> Place:
         _, tree = self._paths(session, sandbox)
         visible = self._visible(session, sandbox)
         return Place(tree, visible, session.branch, session.base, session.base_sha)
@@ -171,6 +181,16 @@ class Workspaces:
     async def hooks(self, session: Session, sandbox: Sandbox) -> Sequence[str]:
         """The lines of hook_scripts.LOOK."""
         return (await self._here(sandbox, session, hook_scripts.LOOK, session.base)).split("\n")
+
+    def _joined(self, session: Session, first: Place, others: Sequence[Place]) -> Place:
+        """One place of all of a session's worktrees. The agent begins in the first."""
+        visible = dict.fromkeys(path for place in (first, *others) for path in place.visible)
+        names = (repository.full_name for repository in session.repositories[1:])
+        beside = tuple(
+            Beside(name, place.directory, place.base) for name, place in zip(names, others, strict=True)
+        )
+        hooks = any(place.hooks for place in (first, *others))
+        return replace(first, visible=tuple(visible), beside=beside, hooks=hooks)
 
     async def changed(self, session: Session, sandbox: Sandbox, turn: int) -> bool:
         """Did this turn move the branch?"""
@@ -223,7 +243,10 @@ class Workspaces:
 
     async def unpublished(self, session: Session, sandbox: Sandbox) -> bool:
         """Is there anything of the session's that the forge does not have: changes, or commits?"""
-        return bool((await self._here(sandbox, session, scripts.UNPUBLISHED, session.published)).strip())
+        for one in session.each():
+            if (await self._here(sandbox, one, scripts.UNPUBLISHED, one.published)).strip():
+                return True
+        return False
 
     async def put_away(self, session: Session, sandbox: Sandbox) -> str:
         """Remove the worktree; what is not committed goes onto a ref, from which `open` brings it back. What
@@ -231,9 +254,20 @@ class Workspaces:
         return (await self._here(sandbox, session, scripts.PUT_AWAY, _PUT_AWAY)).strip()
 
     async def file(self, session: Session, sandbox: Sandbox, path: str) -> tuple[str, int]:
-        """Where in the sandbox a file of the worktree is, and its bytes. `path`: from the worktree's top, or
-        absolute. Raises WorkspaceError when it is no file, or leads out of the worktree."""
+        """Where in the sandbox a file of the worktrees is, and its bytes. `path`: from a worktree's top, or
+        absolute. Raises WorkspaceError when it is no file, or leads out of the worktrees."""
+        trouble: list[WorkspaceError] = []
+        for one in session.each():
+            try:
+                return await self._file(one, sandbox, path)
+            except WorkspaceError as error:
+                trouble.append(error)
+        raise trouble[0]
+
+    async def _file(self, session: Session, sandbox: Sandbox, path: str) -> tuple[str, int]:
         _, tree = self._paths(session, sandbox)
+        if session.tree != TREE:
+            path = path.removeprefix(f"{session.tree}/")
         said = await self._sh(sandbox, session, scripts.FILE, tree, path)
         found, _, rest = said.partition("\n")
         size, _, below = rest.partition("\n")
@@ -254,12 +288,12 @@ class Workspaces:
         return target
 
     def alias(self, session: Session) -> str:
-        return branch_alias(_repository_of(session).id, session.branch)
+        return branch_alias(repository_of(session).id, session.branch)
 
     def _paths(self, session: Session, sandbox: Sandbox) -> tuple[str, str]:
         return (
-            f"{sandbox.repositories}/{_repository_of(session).id}.git",
-            f"{sandbox.workspaces}/{session.id[:8]}/{TREE}",
+            f"{sandbox.repositories}/{repository_of(session).id}.git",
+            f"{sandbox.workspaces}/{session.id[:8]}/{session.tree}",
         )
 
     def _visible(self, session: Session, sandbox: Sandbox) -> tuple[str, ...]:
@@ -361,7 +395,7 @@ def _note(line: str, branch: str, base: str) -> str:
     return ""
 
 
-def _repository_of(session: Session) -> Repository:
+def repository_of(session: Session) -> Repository:
     if session.repository is None:
         raise WorkspaceError("This session has no repository yet.")
     return session.repository

@@ -10,6 +10,8 @@ from bot.models import Mode, Verb
 
 ERROR = "error"  # the option under which a mistake in the other options is explained to its author
 
+MOST_REPOSITORIES = 8  # of one session
+
 _PREFIX = re.compile(r"(queue|interrupt):\s*(?:(?:queue|interrupt):\s*)*", re.IGNORECASE)
 # What is quoted is somebody else's, and what is code is meant for the agent.
 _COVERED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`|^[ \t]{0,3}>[^\n]*", re.DOTALL | re.MULTILINE)
@@ -47,9 +49,9 @@ def parse_words(said: str) -> Words:
     A verb stands alone: `stop`, `status`, `publish`, `help`, `channel`, which also takes a repository
     (`channel owner/name`), `approve` and `deny`, which take a number (`approve 12`), `sandbox` with what
     about it (`sandbox restart`), `get` with a file (`get docs/report.html`), and the number of a reset
-    (`reset 12`). `queue: …` and `interrupt: …` set the mode of a prompt. `repo=owner/name`, `agent=name`,
-    `model=name`, `effort=word` and `permissions=word` may stand anywhere but in quotes and code; other keys
-    are text.
+    (`reset 12`). `queue: …` and `interrupt: …` set the mode of a prompt. `repo=owner/name` (several
+    with commas between them), `agent=name`, `model=name`, `effort=word` and `permissions=word` may stand
+    anywhere but in quotes and code; other keys are text.
     """
     text = said.strip()
     mode = Mode.STEER
@@ -81,8 +83,10 @@ def _take_options(text: str, options: dict[str, str]) -> str:
 def _take(found: re.Match[str], options: dict[str, str]) -> str:
     key = found[1].lower()
     value = found[2].strip(_PUNCTUATION + "\"'")
-    if key == "repo" and not _REPOSITORY.fullmatch(value):
+    if key == "repo" and not all(_REPOSITORY.fullmatch(name) for name in value.split(",")):
         mistake = f"`repo={_shown(value)}` is not a repository. Write it as `repo=owner/name`."
+    elif key == "repo" and value.count(",") >= MOST_REPOSITORIES:
+        mistake = f"`repo=` names more than {MOST_REPOSITORIES} repositories. Start a thread for the others."
     elif key != "repo" and not _NAME.fullmatch(value):
         mistake = f"`{key}={_shown(value)}` is not a name. Write it as `{key}=name`, without spaces."
     elif options.get(key, value) != value:

@@ -45,10 +45,12 @@ def _tell_elsewhere(tx: Tx, turn: Row, final: Final) -> None:
     opened, which tells its own story."""
     session = sessions.get(tx, turn["session"])
     told = {turn["thread"]}
-    pull_request = final.pull_request
-    if pull_request is not None and pull_request.created and session.repository is not None:
-        told.add(str(sessions.pull_request_thread(session.repository.id, pull_request.number)))
-    url = session.pull_request_url if pull_request is None else pull_request.url
+    ids = {repository.full_name: repository.id for repository in session.repositories}
+    for opened in final.pull_requests:
+        if opened.created and session.repository is not None:
+            where = ids.get(opened.repository, session.repository.id)
+            told.add(str(sessions.pull_request_thread(where, opened.number)))
+    url = " ".join(one.url for one in final.pull_requests) or session.pull_request_url
     text = f"{ELSEWHERE[final.outcome]}: {url}" if url else f"{ELSEWHERE[final.outcome]}."
     for thread in sessions.threads(tx, session.id):
         if str(thread) not in told:

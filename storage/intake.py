@@ -5,6 +5,8 @@ Each verb has its effect once per message key, and writes the key only beside an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bot.models import (
     Admitted,
     Choice,
@@ -96,13 +98,18 @@ def _add(tx: Tx, session: Row, turn: Row, new: NewInput, thread: ThreadKey) -> A
 
 
 def choose_repository(
-    tx: Tx, message_key: str, session: str, repository: Repository, thread: ThreadKey
+    tx: Tx,
+    message_key: str,
+    session: str,
+    repository: Repository,
+    thread: ThreadKey,
+    further: Sequence[Repository],
 ) -> Admitted:
     row = sessions.lock(tx, session)
     seen = messages.seen(tx, message_key)
     if seen is not None or row["repository"] is not None:
         return Admitted(Disposition.DUPLICATE, session, seen.turn if seen else None)
-    sessions.set_repository(tx, session, repository)
+    sessions.set_repository(tx, session, repository, further)
     kept = inputs.left_over(tx, session)
     turn = None
     if kept:  # all of them may have been withdrawn since

@@ -71,8 +71,17 @@ def forget(tx: Tx, id: int, provider_id: str, why: str) -> None:
 def _forget_what_was_in(tx: Tx, person: int, gone: str, why: str) -> None:
     """Agents' memories and kept commits are lost with their sandbox. Every thread whose work was waiting
     to be published is told, not only the one that found out."""
-    lost = tx.all("SELECT id, thread FROM sessions WHERE owner = ? AND ready <> '' ORDER BY id", person)
+    lost = tx.all(
+        "SELECT id, thread FROM sessions WHERE owner = ? AND (ready <> '' OR EXISTS (SELECT 1"
+        " FROM further_repositories WHERE session = sessions.id AND ready <> '')) ORDER BY id",
+        person,
+    )
     tx.run("UPDATE sessions SET resume_token = '', ready = '' WHERE owner = ?", person)
+    tx.run(
+        "UPDATE further_repositories SET ready = ''"
+        " WHERE session IN (SELECT id FROM sessions WHERE owner = ?)",
+        person,
+    )
     for session in lost:
         note = Saying(
             key=f"lost:{session['id']}:{gone}",
@@ -87,9 +96,11 @@ def _forget_what_was_in(tx: Tx, person: int, gone: str, why: str) -> None:
 def checked_out(tx: Tx, key: SandboxKey) -> Sequence[Repository]:
     sandbox = get(tx, key)
     rows = tx.all(
-        "SELECT DISTINCT sessions.repository AS id FROM sessions JOIN turns ON turns.session = sessions.id"
-        " WHERE sessions.owner = ? AND sessions.repository IS NOT NULL"
-        " AND (turns.ended_at = 0 OR turns.ended_at >= ?) ORDER BY sessions.repository",
+        "WITH worked AS (SELECT id, repository FROM sessions WHERE owner = ? AND EXISTS (SELECT 1 FROM turns"
+        " WHERE turns.session = sessions.id AND (turns.ended_at = 0 OR turns.ended_at >= ?)))"
+        " SELECT repository AS id FROM worked WHERE repository IS NOT NULL UNION"
+        " SELECT further_repositories.repository AS id FROM further_repositories"
+        " JOIN worked ON worked.id = further_repositories.session ORDER BY id",
         key.person,
         math.inf if sandbox is None else sandbox.created_at,
     )

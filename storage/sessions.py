@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from bot.errors import SandpiperError
 from bot.events import Event, Named
-from bot.models import Choice, Memory, NewSession, PullRequest, Repository, Session, ThreadKey, branch_alias
+from bot.models import (
+    TREE,
+    Choice,
+    Further,
+    Memory,
+    NewSession,
+    PullRequest,
+    Repository,
+    Session,
+    ThreadKey,
+    branch_alias,
+)
 from storage import deliveries, people, repositories
 from storage.database import Row, Tx
 
@@ -51,6 +63,24 @@ def get(tx: Tx, id: str) -> Session:
         named=row["named"],
         description=row["description"],
         permissions=row["permissions"],
+        further=_further(tx, id),
+    )
+
+
+def _further(tx: Tx, id: str) -> tuple[Further, ...]:
+    rows = tx.all("SELECT * FROM further_repositories WHERE session = ? ORDER BY id", id)
+    return tuple(
+        Further(
+            repository=repositories.get(tx, row["repository"]),
+            tree=row["tree"],
+            base=row["base"],
+            base_sha=row["base_sha"],
+            ready=row["ready"],
+            published=row["published"],
+            pull_request=row["pull_request"],
+            pull_request_url=row["pull_request_url"],
+        )
+        for row in rows
     )
 
 
@@ -78,8 +108,28 @@ def create(tx: Tx, new: NewSession) -> Row:
         new.permissions,
         tx.now,
     )
+    add_further(tx, new.id, new.further)
     add_alias(tx, new.id, str(new.thread))
     return row
+
+
+def add_further(tx: Tx, id: str, further: Sequence[Repository]) -> None:
+    for repository in further:
+        repositories.save(tx, repository)
+        taken = {TREE, *(one.tree for one in _further(tx, id))}
+        full, (_, _, short) = repository.full_name, repository.full_name.partition("/")
+        names = (*map(_directory, (short, full)), f"repository-{repository.id}")
+        tx.run(
+            "INSERT INTO further_repositories (session, repository, tree) VALUES (?, ?, ?)",
+            id,
+            repository.id,
+            next(name for name in names if name and name not in taken),
+        )
+
+
+def _directory(name: str) -> str:
+    """Without a dot, as what lies beside the worktrees has one in its name."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")
 
 
 def add_alias(tx: Tx, session: str, alias: str) -> None:
@@ -95,26 +145,50 @@ def threads(tx: Tx, id: str) -> Sequence[ThreadKey]:
     return [ThreadKey.parse(row["alias"]) for row in rows if not row["alias"].startswith(BRANCH)]
 
 
-def set_repository(tx: Tx, id: str, repository: Repository) -> None:
+def set_repository(tx: Tx, id: str, repository: Repository, further: Sequence[Repository]) -> None:
     repositories.save(tx, repository)
     tx.run("UPDATE sessions SET repository = ? WHERE id = ?", repository.id, id)
+    add_further(tx, id, further)
 
 
-def set_workspace(tx: Tx, id: str, branch: str, base: str, base_sha: str) -> Session:
+def set_workspace(tx: Tx, id: str, branch: str, base: str, base_sha: str, repository: int) -> Session:
     row = lock(tx, id)
     if not row["branch"]:
-        tx.run(
-            "UPDATE sessions SET branch = ?, base = ?, base_sha = ? WHERE id = ?",
-            branch,
-            base,
-            base_sha,
-            id,
-        )
+        tx.run("UPDATE sessions SET branch = ? WHERE id = ?", branch, id)
+    if row["put_away"]:
+        tx.run("UPDATE sessions SET put_away = 0 WHERE id = ?", id)
+    known = row if _is_first(row, repository) else _further_row(tx, id, repository)
+    if not known["base"]:
+        _update(tx, row, repository, base=base, base_sha=base_sha)
         if row["repository"] is not None:
-            add_alias(tx, id, branch_alias(row["repository"], branch))
-    elif row["base"] != base or row["put_away"]:
-        tx.run("UPDATE sessions SET base = ?, put_away = 0 WHERE id = ?", base, id)
+            add_alias(tx, id, branch_alias(repository or row["repository"], row["branch"] or branch))
+    elif known["base"] != base:
+        _update(tx, row, repository, base=base)
     return get(tx, id)
+
+
+def _is_first(session: Row, repository: int) -> bool:
+    return repository in (0, session["repository"])
+
+
+def _further_row(tx: Tx, session: str, repository: int) -> Row:
+    return tx.single(
+        "SELECT * FROM further_repositories WHERE session = ? AND repository = ?", session, repository
+    )
+
+
+def _update(tx: Tx, session: Row, repository: int, **columns: str | int) -> None:
+    """What a session has in one of its repositories."""
+    words = ", ".join(f"{name} = ?" for name in columns)
+    if _is_first(session, repository):
+        tx.run(f"UPDATE sessions SET {words} WHERE id = ?", *columns.values(), session["id"])  # noqa: S608 our names
+    else:
+        tx.run(
+            f"UPDATE further_repositories SET {words} WHERE session = ? AND repository = ?",  # noqa: S608
+            *columns.values(),
+            session["id"],
+            repository,
+        )
 
 
 def remember(tx: Tx, id: str, memory: Memory) -> None:
@@ -201,20 +275,16 @@ def of_owner(tx: Tx, person: int, place: str) -> Sequence[str]:
     return [row["id"] for row in rows]
 
 
-def set_ready(tx: Tx, id: str, commit: str) -> None:
-    tx.run("UPDATE sessions SET ready = ? WHERE id = ?", commit, id)
+def set_ready(tx: Tx, id: str, commit: str, repository: int) -> None:
+    _update(tx, lock(tx, id), repository, ready=commit)
 
 
-def set_published(tx: Tx, id: str, commit: str, pull_request: PullRequest) -> None:
-    row = tx.single(
-        "UPDATE sessions SET ready = '', description = '', published = ?, pull_request = ?,"
-        " pull_request_url = ? WHERE id = ? RETURNING repository",
-        commit,
-        pull_request.number,
-        pull_request.url,
-        id,
-    )
-    add_alias(tx, id, str(pull_request_thread(row["repository"], pull_request.number)))
+def set_published(tx: Tx, id: str, commit: str, pull_request: PullRequest, repository: int) -> None:
+    row = lock(tx, id)
+    tx.run("UPDATE sessions SET description = '' WHERE id = ?", id)
+    number, url = pull_request.number, pull_request.url
+    _update(tx, row, repository, ready="", published=commit, pull_request=number, pull_request_url=url)
+    add_alias(tx, id, str(pull_request_thread(repository or row["repository"], number)))
 
 
 def pull_request_thread(repository: int, number: int) -> ThreadKey:

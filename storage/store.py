@@ -152,10 +152,15 @@ class SqliteStore:
         return await self._write(lambda tx: intake.admit(tx, start, input, thread))
 
     async def choose_repository(
-        self, message_key: str, session: str, repository: Repository, thread: ThreadKey
+        self,
+        message_key: str,
+        session: str,
+        repository: Repository,
+        thread: ThreadKey,
+        further: Sequence[Repository] = (),
     ) -> Admitted:
         return await self._write(
-            lambda tx: intake.choose_repository(tx, message_key, session, repository, thread)
+            lambda tx: intake.choose_repository(tx, message_key, session, repository, thread, further)
         )
 
     async def revise(
@@ -226,8 +231,12 @@ class SqliteStore:
     async def authors(self, session: str) -> Sequence[Identity]:
         return await self._read(lambda tx: inputs.authors(tx, session))
 
-    async def set_workspace(self, session: str, branch: str, base: str, base_sha: str) -> Session:
-        return await self._write(lambda tx: sessions.set_workspace(tx, session, branch, base, base_sha))
+    async def set_workspace(
+        self, session: str, branch: str, base: str, base_sha: str, repository: int = 0
+    ) -> Session:
+        return await self._write(
+            lambda tx: sessions.set_workspace(tx, session, branch, base, base_sha, repository)
+        )
 
     async def offered(self, agent: str, version: str, person: int, repository: int) -> Offered | None:
         return await self._read(lambda tx: offers.last(tx, agent, version, person, repository))
@@ -292,14 +301,16 @@ class SqliteStore:
     async def close_intake(self, turn: int, fence: int) -> None:
         await self._write(lambda tx: turns.close_intake(tx, turn, fence))
 
-    async def set_ready(self, turn: int, fence: int, commit: str) -> None:
-        await self._write(lambda tx: turns.set_ready(tx, turn, fence, commit))
+    async def set_ready(self, turn: int, fence: int, commit: str, repository: int = 0) -> None:
+        await self._write(lambda tx: turns.set_ready(tx, turn, fence, commit, repository))
 
     async def begin_push(self, turn: int, fence: int) -> bool:
         return await self._write(lambda tx: turns.begin_push(tx, turn, fence))
 
-    async def set_published(self, turn: int, fence: int, commit: str, pull_request: PullRequest) -> None:
-        await self._write(lambda tx: turns.set_published(tx, turn, fence, commit, pull_request))
+    async def set_published(
+        self, turn: int, fence: int, commit: str, pull_request: PullRequest, repository: int = 0
+    ) -> None:
+        await self._write(lambda tx: turns.set_published(tx, turn, fence, commit, pull_request, repository))
 
     async def finish(self, turn: int, fence: int, state: TurnState, final: Final) -> int | None:
         return await self._write(lambda tx: endings.finish(tx, turn, fence, state, final))

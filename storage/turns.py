@@ -242,12 +242,14 @@ def close_intake(tx: Tx, id: int, fence: int) -> None:
     _enter(tx, id, fence, TurnState.FINISHING)
 
 
-def set_ready(tx: Tx, id: int, fence: int, commit: str) -> None:
-    sessions.set_ready(tx, hold(tx, id, fence)["session"], commit)
+def set_ready(tx: Tx, id: int, fence: int, commit: str, repository: int) -> None:
+    sessions.set_ready(tx, hold(tx, id, fence)["session"], commit, repository)
 
 
-def set_published(tx: Tx, id: int, fence: int, commit: str, pull_request: PullRequest) -> None:
-    sessions.set_published(tx, hold(tx, id, fence)["session"], commit, pull_request)
+def set_published(
+    tx: Tx, id: int, fence: int, commit: str, pull_request: PullRequest, repository: int
+) -> None:
+    sessions.set_published(tx, hold(tx, id, fence)["session"], commit, pull_request, repository)
 
 
 def begin_push(tx: Tx, id: int, fence: int) -> bool:

@@ -222,7 +222,8 @@ class MemorySurface:
 @dataclass
 class DirectoryForge:
     """acme/web as a bare repository; a push is a fetch from the bundle. Set `trouble` to fail, and
-    `renamed` to have it called otherwise. `others`: repositories of the same code. permissions: by account,
+    `renamed` to have it called otherwise. `others`: further repositories, as `add`
+    makes them. permissions: by account,
     or by "account@owner/name"."""
 
     root: Path
@@ -256,6 +257,14 @@ class DirectoryForge:
             cwd=self.root,
         )
 
+    def bare_of(self, repository: Repository) -> Path:
+        return self.bare if repository.id == 1 else self.root / f"{repository.id}.git"
+
+    async def add(self, *repositories: Repository) -> None:
+        for repository in repositories:
+            await shell('git clone -q --bare seed "$1"', str(self.bare_of(repository)), cwd=self.root)
+            self.others += (repository,)
+
     async def repository(self, name: str) -> Repository:
         for other in self.others:
             if name in (other.full_name, str(other.id)):
@@ -273,14 +282,18 @@ class DirectoryForge:
         if self.far is not None:
             await self.far.wait()
         lines = await shell(
-            "git for-each-ref --format='%(refname:short) %(objectname)' refs/heads", cwd=self.bare
+            "git for-each-ref --format='%(refname:short) %(objectname)' refs/heads",
+            cwd=self.bare_of(repository),
         )
         refs = dict(line.split(" ", 1) for line in lines.splitlines())
         missing = [sha for sha in refs.values() if sha not in have]
         if missing:
             known = [f"^{sha}" for sha in have]
             await shell(
-                'to=$1; shift; git bundle create -q "$to" --branches "$@"', str(to), *known, cwd=self.bare
+                'to=$1; shift; git bundle create -q "$to" --branches "$@"',
+                str(to),
+                *known,
+                cwd=self.bare_of(repository),
             )
         return CodeBundle("main", refs, empty=not missing)
 
@@ -297,23 +310,26 @@ class DirectoryForge:
             'git fetch -q "$1" "+refs/sandpiper/outgoing/$2:refs/heads/$2"',
             str(bundle),
             work.branch,
-            cwd=self.bare,
+            cwd=self.bare_of(repository),
         )
 
     async def branch_head(self, repository: Repository, branch: str) -> str:
-        return await shell('git rev-parse -q --verify "refs/heads/$1" || true', branch, cwd=self.bare)
+        where = self.bare_of(repository)
+        return await shell('git rev-parse -q --verify "refs/heads/$1" || true', branch, cwd=where)
 
     async def pull_request(
         self, repository: Repository, work: Work, title: str, body: str, marker: str, update: str = ""
     ) -> PullRequest:
-        known = self.pull_requests.get(work.branch)
+        key = work.branch if repository.id == 1 else f"{repository.full_name}:{work.branch}"
+        known = self.pull_requests.get(key)
         number = known.number if known else 100 + len(self.pull_requests)
-        url = f"https://forge.example/acme/web/pull/{number}"
+        name = "acme/web" if repository.id == 1 else repository.full_name
+        url = f"https://forge.example/{name}/pull/{number}"
         pull = PullRequest(
-            number, url, title, work.branch, work.base, "acme/web", work.commits, created=known is None
+            number, url, title, work.branch, work.base, name, work.commits, created=known is None
         )
-        self.pull_requests[work.branch] = pull
-        self.bodies[work.branch] = body if known is None else f"{self.bodies[work.branch]}\n\n{update}"
+        self.pull_requests[key] = pull
+        self.bodies[key] = body if known is None else f"{self.bodies[key]}\n\n{update}"
         return pull
 
     async def pull_request_state(self, repository: Repository, number: int) -> str:
@@ -333,8 +349,9 @@ class DirectoryForge:
         self.states[pull.number] = "merged"
         self.pull_requests[f"merged-{pull.number}"] = self.pull_requests.pop(pull.head)
 
-    async def file(self, branch: str, path: str) -> str:
-        return await shell('git show "$1:$2"', branch, path, cwd=self.bare)
+    async def file(self, branch: str, path: str, repository: Repository | None = None) -> str:
+        where = self.bare if repository is None else self.bare_of(repository)
+        return await shell('git show "$1:$2"', branch, path, cwd=where)
 
 
 # The agent

@@ -54,8 +54,8 @@ def timeline_comment(timeline: Timeline, slug: str) -> str:
     label = f" · {plain(timeline.label, 150)}" if timeline.label else ""
     rows = fold_repeats(timeline.rows)
     parts = [f"**{icon} {plain(timeline.headline, 200)}**{label}"]
-    if timeline.final and timeline.final.pull_request:
-        parts.append(_link(timeline.final.pull_request))
+    if timeline.final:
+        parts += _links(timeline.final)
     if timeline.plan:
         parts.append(_plan(timeline.plan))
     if rows and not timeline.final:
@@ -140,28 +140,41 @@ def _call(mention: str) -> str:
 
 
 def _outcome(final: Final) -> str:
-    pull = final.pull_request
+    pulls = _links(final)
     match final.outcome:
-        case Outcome.PUBLISHED if pull is not None:
-            return f"{'Opened' if pull.created else 'Updated'} {_link(pull)}"
+        case Outcome.PUBLISHED if pulls:
+            return _published(final)
         case Outcome.PUBLISHED:
             return f"Published {code(final.branch, 200)}."
         case Outcome.ANSWERED:
-            return (
-                f"Nothing new to publish; the pull request is {_link(pull)}"
-                if pull
-                else "Here is the answer."
+            known = (
+                f"pull request is {pulls[0]}" if len(pulls) == 1 else f"pull requests are {', '.join(pulls)}"
             )
+            return f"Nothing new to publish; the {known}" if pulls else "Here is the answer."
         case Outcome.UNPUBLISHED:
-            return f"**The work is ready on {code(final.branch, 200) or 'its branch'}, but not published.**"
+            branch = code(final.branch, 200) or "its branch"
+            if pulls:
+                return f"**Some of the work is ready on {branch}, but not published.** {_published(final)}"
+            return f"**The work is ready on {branch}, but not published.**"
         case Outcome.FAILED:
             return "**I could not finish.**"
         case Outcome.STOPPED:
             return "**Stopped.**"
 
 
-def _link(pull: PullRequest) -> str:
-    name = f"#{pull.number} {plain(pull.title, 200)}"
+def _published(final: Final) -> str:
+    done = zip(final.pull_requests, _links(final), strict=True)
+    return ", ".join(f"{'Opened' if pull.created else 'Updated'} {shown}" for pull, shown in done)
+
+
+def _links(final: Final) -> list[str]:
+    """Of its pull requests; where there are several, each with its repository."""
+    several = bool(final.further)
+    return [_link(pull, pull.repository if several else "") for pull in final.pull_requests]
+
+
+def _link(pull: PullRequest, where: str = "") -> str:
+    name = f"{plain(where, 150)}#{pull.number} {plain(pull.title, 200)}"
     shown = f"[{name}]({pull.url})" if _URL.fullmatch(pull.url) else name
     counts = (_count(pull.commits, "commit"), _count(pull.files, "file"), f"+{pull.added} −{pull.removed}")
     return f"{shown} ({', '.join(counts)})" if pull.commits else shown

@@ -207,12 +207,12 @@ def final(ending: Final, to: str = "", *, rich: bool = True) -> Drawn:
     if ending.outcome is Outcome.PUBLISHED:
         body = clipped_mrkdwn(body, SUMMARY)
     words = _addressed(to, "\n".join(part for part in (_lead(ending), body) if part))
-    below = [] if ending.pull_request is None else _pull_request(ending.pull_request, rich)
+    below = [block for pull in ending.pull_requests for block in _pull_request(pull, rich)]
     below.append(context([clipped_mrkdwn(line, SECTION_LIMIT) for line in _small_print(ending)]))
     blocks = [*map(section, pieces(words)), *below]
     if size(blocks) > BLOCKS_BUDGET:
         # A message without blocks takes far more words.
-        lines = [words, *_address(ending.pull_request), *_small_print(ending)]
+        lines = [words, *map(_address, ending.pull_requests), *_small_print(ending)]
         return Drawn(clipped_mrkdwn("\n".join(lines).strip(), TEXT_LIMIT))
     return Drawn(clipped_mrkdwn(words, READ_ALOUD) or "…", tuple(blocks))
 
@@ -227,8 +227,9 @@ def _lead(ending: Final) -> str:
     why = clipped_mrkdwn(" ".join(part for part in (reason, mend) if part), SECTION_LIMIT - 200)
     match ending.outcome:
         case Outcome.PUBLISHED:
-            updated = ending.pull_request is not None and not ending.pull_request.created
-            return f"The pull request is {'updated' if updated else 'ready'}.{f' {why}' if why else ''}"
+            updated = bool(ending.pull_requests) and not any(one.created for one in ending.pull_requests)
+            what = "pull request is" if len(ending.pull_requests) < 2 else "pull requests are"
+            return f"The {what} {'updated' if updated else 'ready'}.{f' {why}' if why else ''}"
         case Outcome.ANSWERED:
             return why
         case Outcome.UNPUBLISHED:
@@ -250,8 +251,8 @@ def _pull_request(pull: PullRequest, rich: bool) -> list[Block]:
     return [lines, actions(*buttons)] if buttons else [lines]
 
 
-def _address(pull: PullRequest | None) -> list[str]:
-    return [] if pull is None else [link(pull.url, _titled(pull))]
+def _address(pull: PullRequest) -> str:
+    return link(pull.url, _titled(pull))
 
 
 def _titled(pull: PullRequest) -> str:

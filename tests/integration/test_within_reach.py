@@ -31,7 +31,7 @@ async def reads_what_ben_wants(agent: ScriptedProcess) -> None:
 
 async def works_on_both(t: Town, first: Repository, then: str) -> None:
     """Ann has had a turn on one repository, and has one that runs on another."""
-    t.forge.others = (SECRET,)
+    await t.forge.add(SECRET)
     t.forge.permissions.update({"7": "write", "8@acme/web": "write"})
     await t.say(
         "what is it?", ANN, surface="github", scope=str(first.id), thread="1", repository=first.full_name

@@ -138,6 +138,15 @@ def test_a_malformed_repository_is_explained(value: str) -> None:
     assert words.text == "fix it"
 
 
+def test_several_repositories_are_named_with_commas() -> None:
+    assert parse_words("fix it repo=a/b,c/d, please") == Words(
+        options={"repo": "a/b,c/d"}, text="fix it please"
+    )
+    assert "repo=owner/name" in parse_words("repo=a/b,c fix").options[ERROR]
+    many = ",".join(f"a/b{number}" for number in range(9))
+    assert "more than 8" in parse_words(f"repo={many} fix").options[ERROR]
+
+
 def test_two_different_repositories_are_a_mistake_and_the_same_twice_is_not() -> None:
     assert "twice" in parse_words("repo=a/b repo=a/c fix").options[ERROR]
     assert parse_words("repo=a/b repo=a/b fix").options == {"repo": "a/b"}

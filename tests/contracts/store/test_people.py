@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from bot.models import Memory, Record, SandboxKey, SandboxState, SayingKind, Standing, TurnState
+from bot.models import Memory, Record, Repository, SandboxKey, SandboxState, SayingKind, Standing, TurnState
 from tests.contracts.store.stage import ANN, API, BOB, WEB, ZOE, Stage, note, slack
+
+
+DOCS = Repository(3, "acme/docs", "main", True, 7)
 
 
 async def test_an_identity_is_the_same_person_every_time(stage: Stage) -> None:
@@ -73,8 +76,10 @@ async def test_whose_code_is_in_a_sandbox(stage: Stage) -> None:
     await stage.start("open", repository=WEB)
     await stage.start("again", repository=WEB)
     await stage.start("none", repository=None)
-    assert await stage.store.checked_out(mine) == [WEB, API]
-    assert await stage.store.checked_out(await key(stage, "daytona")) == [WEB]
+    both = replace(await stage.session("both", thread=slack("both")), further=(DOCS,))
+    await stage.store.admit(both, stage.words(), both.thread)
+    assert await stage.store.checked_out(mine) == [WEB, API, DOCS]
+    assert await stage.store.checked_out(await key(stage, "daytona")) == [WEB, DOCS]
 
 
 async def test_a_sandbox_that_is_gone_is_replaced(stage: Stage) -> None:

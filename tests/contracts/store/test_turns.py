@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -22,7 +23,7 @@ from bot.models import (
     TurnState,
 )
 from bot.ports import Store
-from tests.contracts.store.stage import NO_CAPS, PR, Stage, issue, slack
+from tests.contracts.store.stage import API, NO_CAPS, PR, WEB, Stage, issue, slack
 
 # Claims
 
@@ -309,6 +310,33 @@ async def test_ready_then_published(stage: Stage) -> None:
     assert (session.pull_request, session.pull_request_url) == (PR.number, PR.url)
     assert await stage.store.session_of(str(issue(PR.number))) == session
     assert await stage.store.threads("s1") == [slack("s1"), issue(PR.number)]
+
+
+async def test_each_repository_of_a_session_has_a_branch_and_a_pull_request_of_its_own(
+    stage: Stage,
+) -> None:
+    new = replace(await stage.session("s1", thread=slack("s1")), further=(API,))
+    admitted = await stage.store.admit(new, stage.words(), new.thread)
+    assert admitted.turn is not None
+    claim = await stage.run(admitted.turn)
+    turn, fence = claim.turn.id, claim.fence
+    await stage.store.set_workspace("s1", "mine", "main", "abc", WEB.id)
+    await stage.store.set_workspace("s1", "another", "main", "def", API.id)
+    renamed = await stage.store.set_workspace("s1", "another", "dev", "ghi", API.id)
+    web, api = renamed.each()
+    assert (web.branch, web.base, web.base_sha) == ("mine", "main", "abc")
+    assert (api.branch, api.base, api.base_sha) == ("mine", "dev", "def")
+    assert (api.repository, api.tree) == (API, "api")
+    await stage.store.set_ready(turn, fence, "old", WEB.id)
+    await stage.store.set_ready(turn, fence, "new", API.id)
+    await stage.store.set_published(turn, fence, "new", replace(PR, number=9, url="there"), API.id)
+    session = await stage.store.session("s1")
+    assert session.any_ready and session.pull_request == 0
+    web, api = session.each()
+    assert (web.ready, web.published, api.ready, api.published) == ("old", "", "", "new")
+    assert (api.pull_request, api.pull_request_url) == (9, "there")
+    for alias in ("github:2:9", "branch:1:mine", "branch:2:mine"):
+        assert await stage.store.session_of(alias) == session
 
 
 async def test_running_counts_turns_past_queued(stage: Stage) -> None:

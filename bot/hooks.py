@@ -84,7 +84,14 @@ class Hooks:
         return replace(place, notes=(*place.notes, *notes))
 
     async def _of_one(
-        self, driver: Driver, sandbox: Sandbox, place: Place, session: Session, started: float, *, opened: bool
+        self,
+        driver: Driver,
+        sandbox: Sandbox,
+        place: Place,
+        session: Session,
+        started: float,
+        *,
+        opened: bool,
     ) -> Sequence[str]:
         """Those of one of the session's repositories, whose worktree is the place's directory."""
         asker = str(driver.turn.id)
@@ -141,12 +148,13 @@ def _found(
     for name, file, config, mark, of_file, before, most in sides:
         title, command = f"{where}.sandpiper/{name}.sh", of_file
         if file == "-":
-            title = COMMANDS[name]
+            key = COMMANDS[name]
+            title = f"{key} of {where.rstrip('/')}" if where else key
             try:
                 text = base64.b64decode(config).decode(errors="replace")
-                command = command_of(text, title, directory) if text.strip() else ""
+                command = command_of(text, key, directory) if text.strip() else ""
             except ValueError as error:
-                trouble.append(f"{where}devcontainer.json has no {title} for us: {error}.")
+                trouble.append(f"{where}devcontainer.json has no {key} for us: {error}.")
                 continue
             file = hashlib.sha256(command.encode()).hexdigest()
         if file and command:

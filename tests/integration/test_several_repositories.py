@@ -223,3 +223,24 @@ async def test_it_is_over_when_the_turn_says_so(tmp_path: Path) -> None:
         await t.until(lambda: any("acme/web, acme/api" in note for note in t.slack.notes()))
         status = t.slack.notes()[-1]
         assert status.count("https://forge.example/") == 2
+
+
+async def test_each_repositorys_setup_is_run_in_its_own_worktree(tmp_path: Path) -> None:
+    async def looks(agent: ScriptedProcess) -> None:
+        await agent.take()
+        made = [(agent.cwd.parent / tree / "made").exists() for tree in ("code", "api")]
+        agent.say(done=str(made))
+
+    async with town(tmp_path, [looks]) as t:
+        await t.forge.add(API)
+        seed = """
+        git clone -q "$1" work && cd work && mkdir .sandpiper
+        echo 'touch made' >.sandpiper/setup.sh
+        echo made >.gitignore
+        git add -A && git commit -qm "Set up" && git push -q origin HEAD:main
+        """
+        await shell(seed, str(t.forge.bare_of(API)), cwd=tmp_path)
+        await t.say("look", options=BOTH)
+        assert (await t.final()).text == "[False, True]"
+        _, picture = await t.core.turns.picture(1)
+        assert any("api/.sandpiper/setup.sh" in row.title for row in picture.rows)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from bot.models import Memory, Record, Repository, SandboxKey, SandboxState, SayingKind, Standing, TurnState
 from tests.contracts.store.stage import ANN, API, BOB, WEB, ZOE, Stage, note, slack
 
-
 DOCS = Repository(3, "acme/docs", "main", True, 7)
 
 

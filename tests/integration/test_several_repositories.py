@@ -9,8 +9,9 @@ from bot.access import Allowlist
 from bot.core import Policy
 from bot.errors import PushRefused
 from bot.models import Outcome, Repository, TurnState, Verb
+from bot.sandboxes import Ages
 from bot.sessions import Defaults
-from tests.town import ANA, town
+from tests.town import ANA, OPEN, town
 from tests.world import ScriptedProcess, shell
 
 API = Repository(2, "acme/api", "main", False, 11)
@@ -244,3 +245,18 @@ async def test_each_repositorys_setup_is_run_in_its_own_worktree(tmp_path: Path)
         assert (await t.final()).text == "[False, True]"
         _, picture = await t.core.turns.picture(1)
         assert any("api/.sandpiper/setup.sh" in row.title for row in picture.rows)
+
+
+async def test_all_worktrees_are_put_away_and_come_back(tmp_path: Path) -> None:
+    policy = Policy(defaults=Defaults("acme/web", "lines"), allowlist=OPEN, ages=Ages(1e9, worktree=1000.0))
+    async with town(tmp_path, [changes_both, changes_only_the_second], policy) as t:
+        await t.forge.add(API)
+        await t.say("say hello everywhere", options=BOTH)
+        await t.final()
+        trees = [t.box().cwd.parent / tree for tree in ("code", "api")]
+        t.clock.advance(1001.0)
+        await t.core.worktrees.run()
+        assert not any(tree.exists() for tree in trees)
+        await t.say("once more", addressed=False)
+        assert (await t.final(2)).outcome is Outcome.PUBLISHED
+        assert all((tree / "hello.txt").exists() for tree in trees)

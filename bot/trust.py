@@ -1,4 +1,4 @@
-"""The operator's own certificate authorities, where programs in a sandbox and the bot itself look for such."""
+"""The operator's own certificate authorities, where programs in a sandbox and the bot look for such."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ REPLACED = (
     "REQUESTS_CA_BUNDLE",
     "PIP_CERT",
     "CARGO_HTTP_CAINFO",
+    "npm_config_cafile",  # where there is such a setting already, Node.js' own does not count
 )
 OURSELVES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import math
 import re
@@ -21,12 +22,14 @@ from typing import Any
 import httpx
 
 from bot.errors import (
+    ProviderAway,
     ProviderUnavailable,
     SandboxError,
     SandboxFull,
     SandboxGone,
     SandboxNotRunning,
     SandboxUnreachable,
+    SettingsError,
 )
 from bot.models import SandboxState
 from bot.ports import Sandbox
@@ -41,8 +44,9 @@ LIFE_WITHIN = 180.0  # seconds for making, waking and pausing: its memory is wri
 TRANSFER_WITHIN = 900.0  # seconds for a file; the SDK sets no end to one that it streams
 SYNC_WITHIN = 30.0
 SHORTEST_LIFE = 300  # seconds; a box in use is touched every minute, and may miss some
+SAFE_LIFE = 3600  # what each of E2B's plans allows
 PAGE = 100
-KEY, TEMPLATE_SETTING = "SANDPIPER_E2B_API_KEY", "SANDPIPER_E2B_TEMPLATE"
+KEY, TEMPLATE_SETTING, EXTRA = "SANDPIPER_E2B_API_KEY", "SANDPIPER_E2B_TEMPLATE", "SANDPIPER_E2B_EXTRA"
 
 STATES = {"running": SandboxState.RUNNING, "paused": SandboxState.STOPPED}
 # What its network rules say of the way out; the rest of them cannot be changed later.
@@ -129,12 +133,23 @@ class E2BBox:
             raise SandboxGone(f"E2B has no sandbox {self.id}.")
 
     async def touch(self, idle_stop: float) -> None:
+        life = lifetime(idle_stop)
         try:
-            with told(self.id, f"lifetime of {lifetime(idle_stop)} s (SANDPIPER_SANDBOX_IDLE_STOP)"):
-                await self._client.set_timeout(self.id, lifetime(idle_stop))
+            try:
+                await self._live_for(life)
+            except (SandboxGone, SandboxUnreachable):
+                raise
+            except SandboxError:  # more than the plan has; then it sleeps earlier, and the next call wakes it
+                if life <= SAFE_LIFE:
+                    raise
+                await self._live_for(SAFE_LIFE)
         except SandboxGone as error:  # it says so of one that is paused, too
             await self._must_run()
             raise SandboxUnreachable(f"E2B does not prolong the sandbox {self.id} just now.") from error
+
+    async def _live_for(self, seconds: int) -> None:
+        with told(self.id, f"lifetime of {seconds} s"):
+            await self._client.set_timeout(self.id, seconds)
 
     async def run(self, command: str, *, timeout: float) -> Said:
         from e2b import CommandExitException
@@ -178,7 +193,14 @@ class E2BBox:
         return Address(f"https://{link.get_host(port)}", headers)
 
     async def _must_run(self) -> None:
-        if await self.state() is not SandboxState.RUNNING:
+        """It runs now. One that fell asleep under us is woken: its programs wait for us, and are not lost."""
+        if await self.state() is SandboxState.RUNNING:
+            return
+        try:
+            woken = self._link is not None and await self._link.is_running(request_timeout=LIFE_WITHIN)
+        except Exception as error:
+            raise SandboxUnreachable(f"The sandbox {self.id} does not wake: {text_of(error)}.") from error
+        if not woken:
             raise SandboxNotRunning(f"The sandbox {self.id} is stopped.")
 
     async def _linked(self) -> Any:
@@ -229,12 +251,14 @@ class E2BProvider:
     separates_sessions = False  # one user, one file system
 
     def __init__(self, account: Account) -> None:
+        """Raises ProviderUnavailable without the SDK, and SettingsError where `extra` is none of its."""
         try:
             from e2b import E2B
         except ImportError as error:
             raise ProviderUnavailable(
                 "The SDK of E2B is not installed.", "Install it: pip install 'e2b>=2.63,<3'."
             ) from error
+        check_extra(account.extra)
         self._account = account
         self._client: Any = E2B(
             api_key=account.api_key,
@@ -245,9 +269,7 @@ class E2BProvider:
         ).AsyncSandbox
         self._http = httpx.AsyncClient(trust_env=False)
         own = set(account.extra.get("network", {})) & {"allow_out", "deny_out"}
-        self.warning = (
-            "SANDPIPER_E2B_EXTRA says where sandboxes may go, and SANDPIPER_EGRESS_* does not." if own else ""
-        )
+        self.warning = f"{EXTRA} says where sandboxes may go, and SANDPIPER_EGRESS_* does not." if own else ""
 
     async def check(self) -> None:
         with told(""):
@@ -320,6 +342,23 @@ class E2BProvider:
         return RemoteSandbox(box, self._http)
 
 
+def check_extra(extra: Mapping[str, Any]) -> None:
+    """Of what is said there, only the SDK can say all that is wrong, and that when a box is made."""
+    from e2b import AsyncSandbox
+
+    takes = set(inspect.signature(AsyncSandbox.create).parameters) - {"opts", "metadata", "idempotency_key"}
+    for name, value in extra.items():
+        if name not in takes:
+            raise SettingsError(
+                f"{EXTRA}: '{name}' cannot be said there.", f"It takes {', '.join(sorted(takes))}."
+            )
+        if name in ("network", "lifecycle") and not isinstance(value, dict):
+            raise SettingsError(f"{EXTRA}: '{name}' is no JSON object.")
+    action = extra.get("lifecycle", {}).get("on_timeout", "pause")
+    if (action.get("action") if isinstance(action, dict) else action) != "pause":
+        raise SettingsError(f"{EXTRA}: with this lifecycle, sandboxes lose all files.", "Leave it out.")
+
+
 def lifetime(idle_stop: float) -> int:
     return max(SHORTEST_LIFE, math.ceil(idle_stop))
 
@@ -370,7 +409,11 @@ def in_our_words(error: Exception, id: str, what: str) -> SandboxError:
             f"E2B has no {what}: {said}.", f"Build it, or set {TEMPLATE_SETTING} to one that there is."
         )
     if isinstance(error, InvalidArgumentException | TypeError):
-        return ProviderUnavailable(f"E2B's SDK refuses: {said}.", "Look at SANDPIPER_E2B_EXTRA.")
+        return ProviderUnavailable(f"E2B's SDK refuses: {said}.", f"Look at {EXTRA}.")
+    if what.startswith("template") and status == 400 and "timeout" in said.lower():
+        return ProviderUnavailable(
+            f"E2B lets no sandbox live that long: {said}.", "Lower SANDPIPER_SANDBOX_IDLE_STOP."
+        )
     if status is not None and 400 <= status < 500 and status not in (408, 409, 429):
         return SandboxError(f"E2B refuses{' the ' + what if what else ''}: {said}.")
-    return SandboxUnreachable(f"E2B does not answer as it should just now: {said}.")
+    return ProviderAway(f"E2B does not answer as it should just now: {said}.")

@@ -121,6 +121,7 @@ class E2BServer:
         self.templates = {"base"}
         self.wedged: set[str] = set()
         self.quota = 1_000
+        self.longest = 24 * 3600  # seconds that a box may live on end
         self.page = 100
         self.created: dict[str, str] = {}  # by their keys
         self.url = ""
@@ -218,6 +219,8 @@ class E2BServer:
         about = asked.to_dict()
         if asked.template_id not in self.templates:
             return _error(404, f"template '{asked.template_id}' not found")
+        if about.get("timeout", 0) > self.longest:
+            return _error(400, f"Timeout cannot be greater than {self.longest // 3600} hours")
         key = request.headers.get("Idempotency-Key", secrets.token_hex(8))
         if key not in self.created:
             if sum(kept.state == "running" for kept in self.boxes.values()) >= self.quota:
@@ -316,8 +319,8 @@ class E2BServer:
         asked = SandboxTimeoutRequest.from_dict(await request.json())
         if kept.state != "running":
             return _error(404, f"sandbox {kept.box.id} not found")
-        if asked.timeout > 24 * 3600:
-            return _error(400, "Timeout cannot be greater than 24 hours")
+        if asked.timeout > self.longest:
+            return _error(400, f"Timeout cannot be greater than {self.longest // 3600} hours")
         kept.lifetime = asked.timeout
         return web.Response(status=204)
 

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.e2b_server import KEY, E2BServer, Fault
 from tests.e2e.rig import Rig, at_gate, rig
 
@@ -47,17 +49,21 @@ async def test_a_mention_becomes_a_pull_request(tmp_path: Path) -> None:
         assert len(server.boxes) == 1
 
 
-async def test_the_agent_sleeps_and_wakes_while_the_bot_is_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("away", [True, False])
+async def test_the_agent_sleeps_and_wakes_with_the_bot_and_without(tmp_path: Path, away: bool) -> None:
     async with at_e2b(tmp_path) as (bot, server):
         root = bot.mention(HELD)
         await bot.reached("one")
-        await bot.kill()
+        if away:
+            await bot.kill()
         [id] = server.boxes
         await server.end_of_life(id)
         bot.open_gate("one")
-        await bot.start_again()
+        if away:
+            await bot.start_again()
         final = await bot.final(root)
         assert "I said hello." in final.text
+        assert "Resuming" not in str(bot.notes(root))
         assert "+hello" in await bot.diff(final)
         assert len(bot.finals(root)) == 1
         assert list(server.boxes) == [id]

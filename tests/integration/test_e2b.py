@@ -15,6 +15,7 @@ from bot.errors import (
     SandboxGone,
     SandboxNotRunning,
     SandboxUnreachable,
+    SettingsError,
 )
 from bot.models import Launch, SandboxState
 from sandbox.box import Address
@@ -108,6 +109,17 @@ async def test_at_the_end_of_its_time_it_sleeps_and_the_next_call_wakes_all_that
     assert await sandbox.state() is SandboxState.RUNNING
 
 
+async def test_who_waits_for_output_meanwhile_gets_it(server: E2BServer, provider: E2BProvider) -> None:
+    sandbox = await provider.create(ANA)
+    echo = Launch(("sh", "-c", "read line; echo got $line"), sandbox.home)
+    process = await sandbox.spawn("p", echo, fence=1, orphan_after=600)
+    waiting = asyncio.create_task(process.read(1, 0, ack=0, wait=20))
+    await until(lambda: bool(server.boxes[sandbox.id].live))
+    await server.end_of_life(sandbox.id)
+    await process.write(0, b"one\n")
+    assert (await waiting).data == b"got one\n"
+
+
 async def test_started_after_the_end_of_its_time_it_has_all_that_ran(
     server: E2BServer, provider: E2BProvider
 ) -> None:
@@ -144,17 +156,30 @@ async def test_use_moves_the_end_of_its_time_on(server: E2BServer, box: E2BBox) 
     assert server.boxes[box.id].lifetime == 300
 
 
-async def test_more_time_than_the_plan_has_names_the_setting(box: E2BBox) -> None:
-    with pytest.raises(SandboxError, match="SANDPIPER_SANDBOX_IDLE_STOP"):
-        await box.touch(100_000)
-
-
-async def test_a_sleeping_box_is_not_gone_when_its_time_is_to_be_moved(
+async def test_where_the_plan_has_less_time_it_is_as_much_as_every_plan_has(
     server: E2BServer, box: E2BBox
 ) -> None:
-    await server.end_of_life(box.id)
+    server.longest = 3600
+    await box.touch(86_400)
+    assert server.boxes[box.id].lifetime == 3600
+
+
+async def test_a_box_that_may_not_live_so_long_names_the_setting(server: E2BServer) -> None:
+    with pytest.raises(ProviderUnavailable, match="SANDPIPER_SANDBOX_IDLE_STOP"):
+        await E2BProvider(server.account(life=100_000)).make(ANA)
+
+
+async def test_what_is_in_use_is_woken_and_what_was_stopped_is_not(
+    server: E2BServer, provider: E2BProvider
+) -> None:
+    sandbox = await provider.create(ANA)
+    await server.end_of_life(sandbox.id)
+    await sandbox.touch(600)
+    assert (server.boxes[sandbox.id].state, server.boxes[sandbox.id].lifetime) == ("running", 600)
+    await sandbox.stop()
     with pytest.raises(SandboxNotRunning):
-        await box.touch(600)
+        await sandbox.touch(600)
+    assert server.boxes[sandbox.id].state == "paused"
 
 
 # How it is made
@@ -181,10 +206,20 @@ async def test_each_box_has_an_address_of_its_own_at_e2b(server: E2BServer) -> N
     about = server.account()
     box = await E2BProvider(about).make(ANA)
     at_home = E2BProvider(Account(about.api_key, api_url=about.api_url))
-    for found in await at_home._boxes(ANA):
-        address = await found.door(8080)
-        assert isinstance(address, Address)
-        assert address.url == f"https://8080-{box.id}.e2b.app"
+    [found] = await at_home._boxes(ANA)
+    token = {"E2b-Traffic-Access-Token": server.boxes[box.id].traffic}
+    assert await found.door(8080) == Address(f"https://8080-{box.id}.e2b.app", token)
+
+
+async def test_a_port_that_the_operator_opened_has_an_address_for_people(server: E2BServer) -> None:
+    about = server.account(extra={"network": {"allow_public_traffic": True}})
+    await E2BProvider(about).make(ANA)
+    at_home = E2BProvider(Account(about.api_key, api_url=about.api_url))
+    [sandbox] = await at_home.find(ANA)
+    assert await sandbox.expose(3000, "") == f"https://3000-{sandbox.id}.e2b.app"
+    with pytest.raises(SandboxError, match="header"):
+        [found] = await NearE2B(about).find(ANA)
+        await found.expose(3000, "")
 
 
 async def test_changed_rules_reach_a_box_when_it_is_started(server: E2BServer, box: E2BBox) -> None:
@@ -348,10 +383,36 @@ async def test_a_limit_of_requests_is_waited_for(server: E2BServer, box: E2BBox)
     assert await box.state() is SandboxState.RUNNING
 
 
-async def test_parameters_that_the_sdk_does_not_have_name_the_setting(server: E2BServer) -> None:
-    for extra in ({"colour": "red"}, {"lifecycle": {"on_timeout": "explode"}}):
-        with pytest.raises(ProviderUnavailable, match="SANDPIPER_E2B_EXTRA"):
-            await E2BProvider(server.account(extra=extra)).make(ANA)
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"colour": "red"},
+        {"metadata": {"person": "bo"}},
+        {"api_key": "another"},
+        {"network": ["pypi.org"]},
+        {"lifecycle": {"on_timeout": "kill"}},
+        {"lifecycle": {"on_timeout": {"action": "kill"}}},
+    ],
+)
+async def test_parameters_that_cannot_be_said_name_the_setting(
+    server: E2BServer, extra: dict[str, object]
+) -> None:
+    with pytest.raises(SettingsError, match="SANDPIPER_E2B_EXTRA"):
+        E2BProvider(server.account(extra=extra))
+
+
+async def test_parameters_that_the_sdk_refuses_name_the_setting(server: E2BServer) -> None:
+    with pytest.raises(ProviderUnavailable, match="SANDPIPER_E2B_EXTRA"):
+        await E2BProvider(
+            server.account(extra={"lifecycle": {"on_timeout": {"action": "pause", "mode": "x"}}})
+        ).make(ANA)
+
+
+async def test_a_failure_of_our_own_disk_is_not_the_boxes(box: E2BBox, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        await box.upload(tmp_path / "missing", "/anywhere/x")
+    with pytest.raises(FileNotFoundError):
+        await box.download("/etc/hostname", tmp_path / "missing" / "x", limit=10)
 
 
 async def test_a_full_disk(server: E2BServer, box: E2BBox) -> None:

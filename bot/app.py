@@ -263,7 +263,7 @@ def _trust(settings: Settings) -> None:
 
 def _ages(settings: Settings) -> Ages:
     about = settings.sandbox
-    return Ages(about.idle_stop, about.ttl, about.retention, about.worktree_ttl)
+    return Ages(about.idle_stop, about.ttl, about.retention, about.worktree_ttl, busy_stop=about.orphan)
 
 
 def _scratch(data_dir: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -76,33 +75,30 @@ class Attempts:
         Raises what a Conversation raises: AgentDied when it died once more than there are pauses.
         """
         codec = find(self._agents, driver.session.agent)
-        alive = asyncio.create_task(self._sandboxes.keep_alive(driver.session.owner, box.sandbox))
-        try:
-            while True:
-                try:
+        while True:
+            try:
+                async with self._sandboxes.in_use(driver.session.owner, box.sandbox):
                     await self._attempt(driver, codec, box)
-                    return box
-                except (AgentDied, ProcessGone, AgentFailed) as error:
-                    again = driver.turn.attempt - 1
-                    if again >= len(PAUSES):
+                return box
+            except (AgentDied, ProcessGone, AgentFailed) as error:
+                again = driver.turn.attempt - 1
+                if again >= len(PAUSES):
+                    raise
+                if isinstance(error, AgentFailed):
+                    if not await self._could_not_resume(driver, error):
                         raise
-                    if isinstance(error, AgentFailed):
-                        if not await self._could_not_resume(driver, error):
-                            raise
-                        await driver.record(Record(memory=Memory("")))
-                        told = "The agent could not go on with its earlier conversation. It starts a new one."
-                    else:
-                        told = f"{error.what.splitlines()[0]} Resuming it."
-                    driver.turn = await self._store.new_attempt(driver.turn.id, driver.fence)
-                    driver.session = await self._store.session(driver.session.id)
-                    await driver.notice(told)
-                    if not isinstance(error, AgentFailed):
-                        await driver.within("prepare", 0, self._clock.sleep(PAUSES[again]))
-                    found = self._preparation.again(driver)
-                    box = await driver.within("prepare", self._deadlines.prepare, found)
-                    box = await driver.within("hooks", 0, self._preparation.hooked(driver, box))
-        finally:
-            alive.cancel()
+                    await driver.record(Record(memory=Memory("")))
+                    told = "The agent could not go on with its earlier conversation. It starts a new one."
+                else:
+                    told = f"{error.what.splitlines()[0]} Resuming it."
+                driver.turn = await self._store.new_attempt(driver.turn.id, driver.fence)
+                driver.session = await self._store.session(driver.session.id)
+                await driver.notice(told)
+                if not isinstance(error, AgentFailed):
+                    await driver.within("prepare", 0, self._clock.sleep(PAUSES[again]))
+                found = self._preparation.again(driver)
+                box = await driver.within("prepare", self._deadlines.prepare, found)
+                box = await driver.within("hooks", 0, self._preparation.hooked(driver, box))
 
     async def _could_not_resume(self, driver: Driver, error: AgentFailed) -> bool:
         """It was to continue a conversation that is not there, or failed before it took in a word."""

@@ -102,7 +102,17 @@ class Core:
         trust = Trust(certificates)
         hooks = Hooks(workspaces, clock, policy.hooks, trust)
         installed = Programs(programs, trust)
-        preparation = Preparation(store, self.sandboxes, workspaces, installed, hooks, access, clock, trust)
+        preparation = Preparation(
+            store,
+            self.sandboxes,
+            workspaces,
+            installed,
+            hooks,
+            access,
+            clock,
+            trust,
+            away=policy.deadlines.away,
+        )
         self._shared = SharedFiles(shared, secrets)
         attempts = Attempts(
             store,

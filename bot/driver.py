@@ -72,6 +72,12 @@ class Deadlines:
     unreachable: float = 900.0
     approval: float = 3600.0
 
+    @property
+    def away(self) -> float:
+        """How long a provider that is away is waited for at a turn's start: so long that the last word is
+        its own, and not that a deadline passed."""
+        return min(self.unreachable, 0.9 * self.prepare) if self.prepare else self.unreachable
+
 
 class TurnStopped(SandpiperError):
     """Somebody asked for a stop. Not an error, but it ends every phase like one."""

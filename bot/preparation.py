@@ -8,14 +8,18 @@ from functools import partial
 
 from bot.access import Access
 from bot.driver import Driver
+from bot.errors import ProviderAway
 from bot.hooks import Hooks
 from bot.models import Place, Repository, Session, TurnKind, TurnState
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.programs import Programs
-from bot.sandboxes import Sandboxes
+from bot.sandboxes import Ready, Sandboxes
+from bot.timeline import span
 from bot.trust import NO_TRUST, Trust
 from bot.workspace import Workspaces
+
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between tries at a provider that is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,11 @@ class Preparation:
         access: Access,
         clock: Clock,
         trust: Trust = NO_TRUST,
+        *,
+        away: float,
     ) -> None:
+        """away: seconds for which a provider that does not answer is waited for."""
+        self._away = away
         self._trust = trust
         self._hooks = hooks
         self._programs = programs
@@ -67,7 +75,7 @@ class Preparation:
 
     async def again(self, driver: Driver, *, fresh: bool = False) -> Box:
         """The owner's sandbox, and the workspace in it: opened when `fresh`, or when it is a new one."""
-        ready = await self._sandboxes.ready(driver.session.owner)
+        ready = await self._ready(driver)
         sandbox = ready.sandbox
         if ready.lost:
             await driver.notice(ready.lost)
@@ -92,16 +100,28 @@ class Preparation:
             command.cancel()
             await asyncio.gather(command, return_exceptions=True)
 
+    async def _ready(self, driver: Driver) -> Ready:
+        """The owner's sandbox; a provider that is away is waited for, and the thread hears of it."""
+        since, pause = self._clock.now(), FIRST_PAUSE
+        while True:
+            try:
+                return await self._sandboxes.ready(driver.session.owner)
+            except ProviderAway as error:
+                waited = self._clock.now() - since
+                wait = max(pause, error.retry_after)
+                if waited + wait > self._away:
+                    tried = f"I tried for {span(waited)}. Write here to try it again."
+                    raise ProviderAway(error.what, tried, retry_after=error.retry_after) from error
+                await driver.tell(*driver.untold([f"{error.what} I keep trying."]))
+            await self._clock.sleep(wait)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
     async def hooked(self, driver: Driver, box: Box) -> Box:
         """After what the repository wants run has been. That has a time of its own, so no deadline here."""
         if not box.place.hooks or _attached(driver):
             return box
-        alive = asyncio.create_task(self._sandboxes.keep_alive(driver.session.owner, box.sandbox))
-        try:
+        async with self._sandboxes.in_use(driver.session.owner, box.sandbox):
             place = await self._hooks.run(driver, box.sandbox, box.place, box.started, opened=box.opened)
-        finally:
-            alive.cancel()
-            await asyncio.gather(alive, return_exceptions=True)
         return replace(box, place=place)
 
     async def _command(self, driver: Driver, sandbox: Sandbox) -> tuple[str, ...]:

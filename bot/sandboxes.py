@@ -9,7 +9,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from bot.errors import SandboxError, SandboxGone, SandboxUnreachable, StoreUnavailable
+from bot.errors import (
+    LeaseLost,
+    SandboxError,
+    SandboxGone,
+    SandboxUnreachable,
+    SandpiperError,
+    StoreUnavailable,
+)
 from bot.models import Person, Repository, SandboxKey, SandboxRow, SandboxState, Session
 from bot.patience import patiently
 from bot.ports import Clock, Provider, Sandbox, Store
@@ -38,12 +45,14 @@ class Ready:
 class Ages:
     """Seconds without a turn until a sandbox is stopped, and until it is deleted (0: never). retention: until
     it is deleted after its owner has left (0: never). worktree: after a session's last turn until its
-    worktree is put away (0: never)."""
+    worktree is put away (0: never). busy_stop: until its provider may stop it although a turn runs, since it
+    has not heard of the bot."""
 
     idle_stop: float
     ttl: float = 0.0
     retention: float = 0.0
     worktree: float = 0.0
+    busy_stop: float = 0.0
 
 
 class Sandboxes:
@@ -135,11 +144,33 @@ class Sandboxes:
         except SandboxGone:
             return None
 
+    @asynccontextmanager
+    async def in_use(self, owner: Person, sandbox: Sandbox) -> AsyncIterator[None]:
+        """Inside, a turn runs in the sandbox. Afterwards its provider may stop it as soon as we would; not so
+        when the bot ends or another takes over, since the turn goes on then."""
+        over = False
+        alive = asyncio.create_task(self.keep_alive(owner, sandbox))
+        try:
+            yield
+            over = True
+        except (LeaseLost, StoreUnavailable):
+            raise
+        except SandpiperError:
+            over = True
+            raise
+        finally:
+            alive.cancel()
+            if over:
+                try:
+                    await sandbox.touch(self.ages.idle_stop)
+                except SandboxError as error:
+                    log.info("could not touch sandbox %s: %s", sandbox.id, error)
+
     async def keep_alive(self, owner: Person, sandbox: Sandbox) -> None:
         """While a turn runs: the sandbox is in use, for us and for its provider. Runs until cancelled."""
         while True:
             try:
-                await sandbox.touch(self.ages.idle_stop)
+                await sandbox.touch(max(self.ages.idle_stop, self.ages.busy_stop))
                 row = await self._store.sandbox(self.key(owner))
                 if row is not None:
                     await self._store.touch_sandbox(row.id)

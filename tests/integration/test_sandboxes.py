@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bot.errors import SandboxUnreachable
+from bot.errors import LeaseLost, ProviderAway, SandboxError, SandboxUnreachable
 from bot.models import Identity, Outcome, Person, SandboxState, Verb
 from bot.sandboxes import Ages, Sandboxes
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
 from tests.fakes import FakeClock
-from tests.integration.test_turns import is_running, obeys_stop
+from tests.integration.test_turns import is_running, obeys_stop, writes_a_file
 from tests.moody import moody
 from tests.town import town
 from tests.world import HostProvider, HostSandbox, ScriptedProcess
@@ -23,6 +25,7 @@ from tests.world import HostProvider, HostSandbox, ScriptedProcess
 ANA = Identity("slack", "slack:T1", "U_ANA", "Ana")
 BEN = Identity("slack", "slack:T1", "U_BEN", "Ben")
 IDLE = 1800.0
+BUSY = 86400.0
 
 
 class Box(HostSandbox):
@@ -31,6 +34,13 @@ class Box(HostSandbox):
     now = SandboxState.RUNNING
     gate: asyncio.Event | None = None
     stopping = 0
+
+    def __init__(self, *about: Any) -> None:
+        super().__init__(*about)
+        self.touched: list[float] = []
+
+    async def touch(self, idle_stop: float) -> None:
+        self.touched.append(idle_stop)
 
     async def state(self) -> SandboxState:
         return self.now
@@ -58,7 +68,7 @@ class House:
         self.clock = clock
         self.provider = provider
         self.moods, seen = moody(store)
-        self.sandboxes = Sandboxes(seen, provider, clock, "here", Ages(IDLE))
+        self.sandboxes = Sandboxes(seen, provider, clock, "here", Ages(IDLE, busy_stop=BUSY))
 
     async def person(self, who: Identity) -> Person:
         return await self.store.person(who)
@@ -144,6 +154,37 @@ async def test_a_sandbox_counts_as_used_as_long_as_it_is_kept_alive(tmp_path: Pa
         assert box.now is SandboxState.RUNNING
 
 
+async def test_a_provider_is_told_to_be_patient_as_long_as_a_turn_runs(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        box, ana = await it.box(ANA), await it.person(ANA)
+        async with it.sandboxes.in_use(ana, box):
+            await it.until(lambda: box.touched == [BUSY])
+        assert box.touched == [BUSY, IDLE]
+        with pytest.raises(SandboxError):
+            async with it.sandboxes.in_use(ana, box):
+                raise SandboxError("the turn ends badly")
+        assert box.touched[-1] == IDLE
+
+
+async def test_a_provider_stays_patient_when_the_bot_ends_in_mid_turn(tmp_path: Path) -> None:
+    """The agent works on, and the next bot finds it."""
+    async with house(tmp_path) as it:
+        box, ana = await it.box(ANA), await it.person(ANA)
+
+        async def turn() -> None:
+            async with it.sandboxes.in_use(ana, box):
+                await asyncio.Event().wait()
+
+        running = asyncio.create_task(turn())
+        await it.until(lambda: box.touched == [BUSY])
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        with pytest.raises(LeaseLost):
+            async with it.sandboxes.in_use(ana, box):
+                raise LeaseLost("another has it")
+        assert IDLE not in box.touched
+
+
 async def test_publishing_what_was_lost_with_its_sandbox_says_so(tmp_path: Path) -> None:
     async with town(tmp_path, [obeys_stop]) as t:
         await t.say("add it")
@@ -188,3 +229,46 @@ async def test_a_turn_whose_sandbox_is_on_a_disk_that_is_away_says_so(tmp_path: 
         await t.say("three", addressed=False)
         assert (await t.final(3)).text == "Here."
         assert len(t.provider.boxes) == 1
+
+
+class Away(HostProvider):
+    """A provider that is down until a time of the clock; asked at `asked`."""
+
+    clock: FakeClock
+    until = 0.0
+    asked: list[float]
+
+    async def create(self, labels: Mapping[str, str]) -> HostSandbox:
+        self.asked = [*getattr(self, "asked", []), self.clock.now()]
+        if self.clock.now() < self.until:
+            raise ProviderAway("The cloud answers 503 just now: maintenance.", retry_after=45.0)
+        return await super().create(labels)
+
+
+async def test_a_provider_that_is_down_for_an_hour_ends_the_turn_in_its_words(tmp_path: Path) -> None:
+    async with town(tmp_path, [writes_a_file], provider=Away) as t:
+        assert isinstance(t.provider, Away)
+        t.provider.clock, t.provider.until = t.clock, t.clock.now() + 3600.0
+        began = t.clock.now()
+        await t.say("add hello")
+        final = await t.after_time(step=5.0)
+        assert final.outcome is Outcome.FAILED
+        assert "The cloud answers 503 just now: maintenance." in final.reason
+        assert "Write here to try it again." in final.mend
+        assert 300 < t.clock.now() - began < 700
+        gaps = [after - before for before, after in itertools.pairwise(t.provider.asked)]
+        assert min(gaps) >= 45.0
+        assert not t.provider.boxes
+        t.clock.advance(3600.0)
+        await t.say("again, please")
+        assert (await t.final(2)).outcome is Outcome.PUBLISHED
+
+
+async def test_a_provider_that_comes_back_in_time_is_waited_for(tmp_path: Path) -> None:
+    async with town(tmp_path, [writes_a_file], provider=Away) as t:
+        assert isinstance(t.provider, Away)
+        t.provider.clock, t.provider.until = t.clock, t.clock.now() + 240.0
+        await t.say("add hello")
+        assert (await t.after_time(step=5.0)).outcome is Outcome.PUBLISHED
+        told = [row.title for row in t.slack.pictures[-1].rows if "I keep trying" in row.title]
+        assert told == ["The cloud answers 503 just now: maintenance. I keep trying."]

@@ -263,7 +263,9 @@ def _trust(settings: Settings) -> None:
 
 def _ages(settings: Settings) -> Ages:
     about = settings.sandbox
-    return Ages(about.idle_stop, about.ttl, about.retention, about.worktree_ttl, busy_stop=about.orphan)
+    # What stops itself at Daytona loses its programs; at E2B it keeps them, and plans limit the time.
+    busy = about.orphan if about.provider == "daytona" else 0.0
+    return Ages(about.idle_stop, about.ttl, about.retention, about.worktree_ttl, busy_stop=busy)
 
 
 def _scratch(data_dir: Path) -> Path:

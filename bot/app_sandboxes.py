@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bot.doctor import Hosts
+from bot.errors import SettingsError
 from bot.ports import Provider
 from bot.settings import Settings
 from sandbox.cgroups import Limits
 from sandbox.daytona import Account, DaytonaProvider
+from sandbox.daytona_network import network_of
 from sandbox.e2b import Account as E2BAccount
 from sandbox.e2b import E2BProvider
 from sandbox.e2b_network import network_of as e2b_network_of
@@ -14,7 +16,7 @@ from sandbox.local import local_provider
 
 
 def provider_of(settings: Settings) -> Provider:
-    """Raises ProviderUnavailable where its SDK is not installed."""
+    """Raises ProviderUnavailable where its SDK is not installed, SettingsError for what it cannot do."""
     match settings.sandbox.provider:
         case "local":
             return _local(settings)
@@ -50,7 +52,21 @@ def _local(settings: Settings) -> Provider:
 
 
 def _daytona(settings: Settings) -> Provider:
-    about = settings.daytona
+    about, sandbox = settings.daytona, settings.sandbox
+    here = {
+        "EGRESS_LOOPBACK": settings.egress.loopback,
+        "SANDBOX_TOOLS": sandbox.tools,
+        "SANDBOX_UNSAFE": sandbox.unsafe,
+        "SANDBOX_MEMORY": sandbox.memory,
+        "SANDBOX_PIDS": sandbox.pids,
+        "SANDBOX_CPUS": sandbox.cpus,
+    }
+    for name, value in here.items():
+        if value:
+            raise SettingsError(
+                f"SANDPIPER_{name} is for sandboxes on this machine: those at Daytona have no such thing.",
+                "Leave it out. What they have, their snapshot says, or SANDPIPER_DAYTONA_EXTRA.",
+            )
     return DaytonaProvider(
         Account(
             about.api_key.get_secret_value(),
@@ -58,6 +74,11 @@ def _daytona(settings: Settings) -> Provider:
             target=about.target,
             snapshot=about.snapshot,
             image=about.image,
+            idle_stop=sandbox.idle_stop,
+            auto_archive=about.auto_archive,
+            auto_delete=about.auto_delete,
+            extra=about.extra,
+            network=network_of(settings.egress.mode, settings.egress.allow),
         )
     )
 

@@ -191,13 +191,20 @@ class SandboxSettings(Section):
 
 class DaytonaSettings(Section):
     """The account at Daytona. target: a region. snapshot, image: what sandboxes are made of, the image if
-    both are there; without them the account's own default."""
+    both are there; without them the account's own default. auto_archive, auto_delete: seconds that a sandbox
+    is stopped until Daytona archives or deletes it; 0: as Daytona does, and never. extra: more of what its
+    SDK takes for a new sandbox."""
 
     api_key: SecretStr = SecretStr("")
     api_url: str = "https://app.daytona.io/api"
     target: str = ""
     snapshot: str = ""
     image: str = ""
+    auto_archive: float = Field(default=0, ge=0)
+    auto_delete: float = Field(default=0, ge=0)
+    extra: Annotated[dict[str, Any], NoDecode] = Field(default_factory=dict)
+
+    _extra = field_validator("extra", mode="before")(_json_object)
 
 
 class E2BSettings(Section):

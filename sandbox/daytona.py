@@ -5,76 +5,104 @@ States, routes and errors as in the SDK 0.226 (`daytona.common.errors`, `daytona
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import difflib
+import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import ValidationError
 
 from bot.errors import (
+    ProviderAway,
     ProviderUnavailable,
     SandboxError,
-    SandboxFull,
     SandboxGone,
     SandboxNotRunning,
     SandboxUnreachable,
+    SettingsError,
 )
 from bot.models import SandboxState
 from bot.ports import Sandbox
 from sandbox.box import Address, Box, Said
+from sandbox.daytona_errors import EXTRA, Refusal, meaning, not_made
+from sandbox.daytona_network import OPEN, Network
 from sandbox.remote import RemoteSandbox
+from sandbox.remote_supervisor import persistently
+
+log = logging.getLogger(__name__)
 
 START_WITHIN = 300.0  # seconds; a box comes back from the archive in minutes
-KEY = "SANDPIPER_DAYTONA_API_KEY"
+LOOK_EVERY = 1.0  # seconds, while a box changes its state
+MARK = "code-toolbox-language"  # a label that the SDK adds
 
-STATES = {
-    "started": SandboxState.RUNNING,
-    "starting": SandboxState.STOPPED,
-    "creating": SandboxState.STOPPED,
-    "restoring": SandboxState.STOPPED,
-    "resuming": SandboxState.STOPPED,
-    "resizing": SandboxState.STOPPED,
-    "pending_build": SandboxState.STOPPED,
-    "building_snapshot": SandboxState.STOPPED,
-    "pulling_snapshot": SandboxState.STOPPED,
-    "stopped": SandboxState.STOPPED,
-    "stopping": SandboxState.STOPPED,
-    "pausing": SandboxState.STOPPED,
-    "paused": SandboxState.STOPPED,
-    "archived": SandboxState.ARCHIVED,
-    "archiving": SandboxState.ARCHIVED,
-    "error": SandboxState.ERROR,
-    "build_failed": SandboxState.ERROR,
-}
+RUNNING = "started"
+STARTABLE = ("stopped", "paused", "archived", "archiving")
+BROKEN = ("error", "build_failed")
 GONE = ("destroyed", "destroying")
+LEAVING = ("stopping", "pausing")
+# On their way to something else: waited for.
+COMING = (
+    *("creating", "restoring", "starting", "resuming", "pending_build", "building_snapshot"),
+    *("pulling_snapshot", "resizing", "snapshotting", "forking"),
+)
+STATES = {
+    RUNNING: SandboxState.RUNNING,
+    **dict.fromkeys((*STARTABLE, *LEAVING, *COMING), SandboxState.STOPPED),
+    **dict.fromkeys(("archived", "archiving"), SandboxState.ARCHIVED),
+    **dict.fromkeys(BROKEN, SandboxState.ERROR),
+}
+# Parameters of a new box that are ours to set, and why an operator cannot.
+OURS = {
+    **dict.fromkeys(("labels", "name"), "sandboxes are found by them"),
+    **dict.fromkeys(("ephemeral", "ttl_minutes", "linked_sandbox", "spot"), "sandboxes are kept"),
+    **dict.fromkeys(("image", "snapshot", "target"), "it has a setting of its own"),
+    "auto_stop_interval": "SANDPIPER_SANDBOX_IDLE_STOP says it",
+    "auto_pause_interval": "SANDPIPER_SANDBOX_IDLE_STOP says it",
+    "auto_archive_interval": "SANDPIPER_DAYTONA_AUTO_ARCHIVE says it",
+    "auto_delete_interval": "SANDPIPER_DAYTONA_AUTO_DELETE says it",
+    **dict.fromkeys(
+        ("network_block_all", "network_allow_list", "domain_allow_list"), "SANDPIPER_EGRESS_MODE says it"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
     """api_key: sent to `api_url` alone, never into a box. target: a region of Daytona's. snapshot, image:
     what boxes are made of, the image if both are there, and without them the account's own default.
-    auto_stop: minutes without use until a new box stops itself. extra: more parameters of the SDK's
-    `create`, as they are there."""
+    idle_stop: seconds without use until a new box stops itself. auto_archive, auto_delete: seconds that a box
+    is stopped until Daytona archives or deletes it; 0: its own default of seven days, and never. extra: more
+    parameters of the SDK's `create`, as they are there."""
 
     api_key: str = field(repr=False)
     api_url: str
     target: str = ""
     snapshot: str = ""
     image: str = ""
-    auto_stop: int = 30
+    idle_stop: float = 1800.0
+    auto_archive: float = 0.0
+    auto_delete: float = 0.0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    network: Network = OPEN
+
+    @property
+    def made_of(self) -> str:
+        return f"image {self.image}" if self.image else f"snapshot {self.snapshot or '(the default)'}"
 
 
 class DaytonaBox:
-    def __init__(self, client: Any, sandbox: Any, mark: str) -> None:
+    def __init__(self, client: Any, sandbox: Any, account: Account) -> None:
         self._client = client
-        self._sandbox = sandbox
+        self._account = account
         self.id: str = sandbox.id
-        self.labels: Mapping[str, str] = {k: v for k, v in sandbox.labels.items() if k != mark}
+        self.labels: Mapping[str, str] = {k: v for k, v in sandbox.labels.items() if k != MARK}
 
     async def _fresh(self) -> Any:
         with told(self.id):
@@ -84,30 +112,85 @@ class DaytonaBox:
         return state_of(await self._fresh())
 
     async def start(self) -> None:
-        sandbox = await self._fresh()
-        state = state_of(sandbox)
-        with told(self.id):
-            if state is SandboxState.ERROR:
-                if not sandbox.recoverable:
+        """From whatever state it is in: a change that is under way is waited for, an error recovered from."""
+        until = asyncio.get_running_loop().time() + START_WITHIN
+        recovered = False
+        while (said := state_said(sandbox := await self._fresh())) != RUNNING:
+            if said in BROKEN:
+                if recovered or not sandbox.recoverable:
                     raise SandboxError(
-                        f"Daytona cannot recover the sandbox {self.id}: {sandbox.error_reason}.",
+                        f"Daytona cannot recover the sandbox {self.id}: {sandbox.error_reason or said}.",
                         "Reset it (`sandbox reset`), or ask Daytona's support to mend it.",
                     )
-                await sandbox.recover(timeout=START_WITHIN)
-            elif state is not SandboxState.RUNNING:
-                await sandbox.start(timeout=START_WITHIN)
+                recovered = await self._changed(sandbox.recover, until)
+            elif said not in STARTABLE or not await self._changed(sandbox.start, until):
+                await self._wait(said, until)
+        await self._settle(sandbox)
 
     async def stop(self) -> None:
-        sandbox = await self._fresh()
-        if state_of(sandbox) is SandboxState.RUNNING:
-            with told(self.id):
-                await sandbox.stop()
+        until = asyncio.get_running_loop().time() + START_WITHIN
+        while (said := state_said(sandbox := await self._fresh())) in (RUNNING, *LEAVING, *COMING):
+            if said != RUNNING or not await self._changed(sandbox.stop, until):
+                await self._wait(said, until)
 
     async def delete(self) -> None:
-        sandbox = await self._fresh()
-        state_of(sandbox)
+        until = asyncio.get_running_loop().time() + START_WITHIN
+        while True:
+            sandbox = await self._fresh()
+            said = state_said(sandbox)
+            try:
+                if await self._changed(sandbox.delete, until):
+                    return
+            except SandboxGone:  # since we looked; the SDK asks twice where an answer was lost
+                return
+            await self._wait(said, until)
+
+    async def _changed(self, change: Any, until: float) -> bool:
+        """Whether it was carried through; not when another change is under way, or it ended elsewhere: the
+        state is then to be looked at again."""
+        from daytona import DaytonaError
+
+        left = max(1.0, until - asyncio.get_running_loop().time())
+        try:
+            await change(timeout=left)
+        except DaytonaError as error:
+            underway = error.status_code == 409 or "state change in progress" in str(error).lower()
+            elsewhere = error.status_code is None and "entered error state" in str(error)
+            if not underway and not elsewhere:
+                with told(self.id):
+                    raise
+            return elsewhere
+        return True
+
+    async def _wait(self, said: str, until: float) -> None:
+        if asyncio.get_running_loop().time() > until:
+            raise SandboxUnreachable(f"The sandbox {self.id} is still {said} after {START_WITHIN:g} s.")
+        await asyncio.sleep(LOOK_EVERY)
+
+    async def _settle(self, sandbox: Any) -> None:
+        """The operator's rules of today, on a box that may be older than they are."""
+        about = self._account
+        rules = (sandbox.network_block_all, sandbox.domain_allow_list, sandbox.network_allow_list)
+        archive, delete = intervals(about)
+        if not about.network.holds(*rules):
+            await self._confine(sandbox)
         with told(self.id):
-            await sandbox.delete()
+            if archive is not None and sandbox.auto_archive_interval != archive:
+                await sandbox.set_auto_archive_interval(archive)
+            if sandbox.auto_delete_interval != delete:
+                await sandbox.set_auto_delete_interval(delete)
+
+    async def _confine(self, sandbox: Any) -> None:
+        try:
+            with told(self.id):
+                await sandbox.update_network_settings(**self._account.network.wanted())
+        except (SandboxUnreachable, SandboxGone):
+            raise
+        except SandboxError as error:
+            raise SandboxError(
+                f"Daytona does not take the sandbox's network rules. {error.what}",
+                "If the rules of the account itself are enough: SANDPIPER_EGRESS_MODE=open.",
+            ) from error
 
     async def touch(self, idle_stop: float) -> None:
         sandbox = await self._fresh()
@@ -143,20 +226,27 @@ class DaytonaBox:
 
     async def door(self, port: int) -> Address | None:
         sandbox = await self._running()
-        with told(self.id):
-            link = await sandbox.get_preview_link(port)
+        try:
+            with told(self.id):
+                link = await sandbox.get_preview_link(port)
+        except ProviderUnavailable as error:
+            log.info("sandbox %s: no preview of its ports, commands do without: %s", self.id, error)
+            return None
         return Address(
             link.url, {"X-Daytona-Preview-Token": link.token, "X-Daytona-Skip-Preview-Warning": "true"}
         )
 
     async def _running(self) -> Any:
         sandbox = await self._fresh()
-        if state_of(sandbox) is not SandboxState.RUNNING:
-            raise SandboxNotRunning(f"The sandbox {self.id} is stopped.")
+        said = state_said(sandbox)
+        if said in COMING:
+            raise SandboxUnreachable(f"The sandbox {self.id} is {said} just now.")
+        if said != RUNNING:
+            raise SandboxNotRunning(f"The sandbox {self.id} is {said}.")
         return sandbox
 
     @contextlib.asynccontextmanager
-    async def _while_it_runs(self) -> Any:
+    async def _while_it_runs(self) -> AsyncIterator[None]:
         """An error of what is asked in the box is told after its provider was asked whether it runs: a
         toolbox says 404 of a file too, and 400 of a box that was stopped."""
         from daytona import DaytonaError
@@ -176,10 +266,10 @@ class DaytonaBox:
 class DaytonaProvider:
     name = "daytona"
     host = ""
-    warning = ""
     separates_sessions = False  # one user, one file system
 
     def __init__(self, account: Account) -> None:
+        """Raises ProviderUnavailable without the SDK, and SettingsError where `extra` is none of its."""
         try:
             from daytona import AsyncDaytona, DaytonaConfig
         except ImportError as error:
@@ -187,6 +277,8 @@ class DaytonaProvider:
                 "The SDK of Daytona is not installed.", "Install it: pip install 'daytona>=0.226,<0.227'."
             ) from error
         self._account = account
+        self.warning = account.network.warning
+        parameters_of(account, {})
         config = DaytonaConfig(
             api_key=account.api_key, api_url=account.api_url, target=account.target or None
         )
@@ -197,24 +289,47 @@ class DaytonaProvider:
         await self._boxes({}, first=True)
 
     async def create(self, labels: Mapping[str, str]) -> Sandbox:
-        sandbox = self._sandbox(await self.make(labels))
+        made = await self.make(labels)
+        sandbox = self._sandbox(await self._oldest(made, labels))
         await sandbox.start()
         return sandbox
 
     async def make(self, labels: Mapping[str, str]) -> DaytonaBox:
         """A new box, without anything of ours in it yet."""
-        from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams
+        from daytona import DaytonaError
 
-        about = self._account
-        common = {"labels": dict(labels), "auto_stop_interval": about.auto_stop, **about.extra}
-        params = (
-            CreateSandboxFromImageParams(image=about.image, **common)
-            if about.image
-            else CreateSandboxFromSnapshotParams(snapshot=about.snapshot or None, **common)
-        )
-        with told("", self._what()):
-            made = await self._client.create(params, timeout=START_WITHIN)
+        try:
+            made = await self._client.create(parameters_of(self._account, labels), timeout=START_WITHIN)
+        except DaytonaError as error:
+            if found := re.search(r"Sandbox (\S+) entered error state", str(error)):
+                await self._not_made(found[1])
+            with told("", self._account.made_of):
+                raise
         return self._box(made)
+
+    async def _not_made(self, id: str) -> None:
+        """What never ran holds nobody's work, and would be found again instead of a new one."""
+        with told(id):
+            sandbox = await self._client.get(id)
+            error = not_made(self._account.made_of, sandbox.error_reason or "")
+        try:
+            await self._box(sandbox).delete()
+        except SandboxError as left:
+            log.warning("sandbox %s, which could not be made, is left there: %s", id, left)
+        raise error
+
+    async def _oldest(self, made: DaytonaBox, labels: Mapping[str, str]) -> DaytonaBox:
+        """Another bot may have made one for the same person meanwhile: all take the oldest of them, and who
+        made a younger one deletes it again."""
+        found = await persistently(lambda: self._boxes(labels))
+        if not labels or not found or found[0].id == made.id:
+            return made
+        log.warning("sandbox %s was made at the same time as %s: it is deleted", made.id, found[0].id)
+        try:
+            await persistently(made.delete)
+        except SandboxGone:
+            pass  # so it is
+        return found[0]
 
     async def find(self, labels: Mapping[str, str]) -> Sequence[Sandbox]:
         return [self._sandbox(box) for box in await self._boxes(labels)]
@@ -237,55 +352,91 @@ class DaytonaProvider:
         found = []
         with told(""):
             async for sandbox in self._client.list(ListSandboxesQuery(labels=dict(labels), limit=100)):
-                if str(getattr(sandbox.state, "value", sandbox.state)) not in GONE:
+                if _said(sandbox) not in GONE:
                     found.append(sandbox)
                 if first:
                     break
         return [
-            self._box(sandbox) for sandbox in sorted(found, key=lambda one: (one.created_at or "", one.id))
+            self._box(sandbox) for sandbox in sorted(found, key=lambda one: (one.created_at or "~", one.id))
         ]
 
     def _box(self, sandbox: Any) -> DaytonaBox:
-        return DaytonaBox(self._client, sandbox, "code-toolbox-language")
+        return DaytonaBox(self._client, sandbox, self._account)
 
     def _sandbox(self, box: Box) -> RemoteSandbox:
-        return RemoteSandbox(box, self._http)
-
-    def _what(self) -> str:
-        about = self._account
-        return f"image {about.image}" if about.image else f"snapshot {about.snapshot or '(the default)'}"
+        env = {**self._account.extra.get("env_vars", {}), **self._account.extra.get("secrets", {})}
+        return RemoteSandbox(box, self._http, inherited=tuple(env))
 
 
-def state_of(sandbox: Any) -> SandboxState:
-    said = str(getattr(sandbox.state, "value", sandbox.state))
+def intervals(account: Account) -> tuple[int | None, int]:
+    """Minutes until a stopped box is archived (None: as Daytona does) and deleted (-1: never)."""
+    archive = math.ceil(account.auto_archive / 60) if account.auto_archive else None
+    return archive, math.ceil(account.auto_delete / 60) if account.auto_delete else -1
+
+
+def parameters_of(account: Account, labels: Mapping[str, str]) -> Any:
+    """Of a new box, in the SDK's class. Raises SettingsError that names the variable."""
+    from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams
+
+    kind = CreateSandboxFromImageParams if account.image else CreateSandboxFromSnapshotParams
+    for name in account.extra:
+        if name in OURS:
+            raise SettingsError(f"{EXTRA}: '{name}' cannot be set there: {OURS[name]}.")
+        if name == "resources" and not account.image:
+            raise SettingsError(
+                f"{EXTRA}: 'resources' go with an image.",
+                "Set SANDPIPER_DAYTONA_IMAGE too: snapshots have their own.",
+            )
+        if name not in kind.model_fields:
+            near = difflib.get_close_matches(name, set(kind.model_fields) - set(OURS), 1)
+            raise SettingsError(
+                f"{EXTRA}: Daytona knows no '{name}'.", f"Did you mean '{near[0]}'?" if near else ""
+            )
+    archive, delete = intervals(account)
+    common = {
+        "labels": dict(labels),
+        "auto_stop_interval": max(1, math.ceil(account.idle_stop / 60)),
+        "auto_archive_interval": archive,
+        "auto_delete_interval": delete,
+        **account.network.wanted(),
+        **account.extra,
+        **({"image": account.image} if account.image else {"snapshot": account.snapshot or None}),
+    }
+    try:
+        return kind.model_validate(common)
+    except ValidationError as error:
+        wrong = error.errors(include_input=False)[0]
+        where = ".".join(str(part) for part in wrong["loc"])
+        raise SettingsError(f"{EXTRA}: {where}: {wrong['msg']}.") from None
+
+
+def _said(sandbox: Any) -> str:
+    return str(getattr(sandbox.state, "value", sandbox.state))
+
+
+def state_said(sandbox: Any) -> str:
+    """A state that we know. Raises SandboxGone, SandboxUnreachable."""
+    said = _said(sandbox)
     if said in GONE:
         raise SandboxGone(f"Daytona has deleted the sandbox {sandbox.id}.")
     if said not in STATES:
         raise SandboxUnreachable(f"Daytona says '{said}' of the sandbox {sandbox.id}.")
-    return STATES[said]
+    return said
+
+
+def state_of(sandbox: Any) -> SandboxState:
+    return STATES[state_said(sandbox)]
 
 
 @contextlib.contextmanager
-def told(id: str, what: str = "") -> Iterator[None]:
-    """The SDK's errors in our words. id: the sandbox that was asked for, without which 404 is not gone."""
+def told(id: str, made_of: str = "") -> Iterator[None]:
+    """The SDK's errors in our words, told of the box of that id, or of what a new one is made of."""
     from daytona import DaytonaConnectionError, DaytonaError, DaytonaTimeoutError
 
     try:
         yield
+    except (DaytonaConnectionError, DaytonaTimeoutError) as error:
+        raise ProviderAway(f"Daytona does not answer: {error}.") from error
     except DaytonaError as error:
-        status = error.status_code
-        if status in (404, 410) and id:
-            raise SandboxGone(f"Daytona has no sandbox {id}.") from error
-        if status == 401:
-            raise ProviderUnavailable("Daytona does not accept the API key.", f"Set {KEY}.") from error
-        if status == 403:
-            raise ProviderUnavailable(
-                f"Daytona refuses: {error}.", f"Look at the account's quota and at the rights of {KEY}."
-            ) from error
-        if status == 507:
-            raise SandboxFull("The sandbox's disk is full.") from error
-        if status == 429 or (status or 0) >= 500:
-            raise SandboxUnreachable(f"Daytona answers {status} just now: {error}.") from error
-        if status is None or isinstance(error, DaytonaConnectionError | DaytonaTimeoutError):
-            raise SandboxUnreachable(f"Daytona does not answer: {error}.") from error
-        raise SandboxError(f"Daytona refuses{' the ' + what if what else ''}: {error}.") from error
+        headers = {str(name): str(value) for name, value in error.headers.items()}
+        raise meaning(Refusal(error.status_code, str(error), headers, id, made_of)) from error

@@ -40,9 +40,8 @@ from bot.errors import (
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
 from sandbox.bubblewrap import Options, Place
 from sandbox.cgroups import SETTINGS, Limits
-from sandbox.egress_modes import MODES, EgressMode
+from sandbox.egress_modes import EgressMode, hosts_of
 from sandbox.execute import execute
-from sandbox.inside.egress import Rules
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
 from sandbox.local_ports import LocalPorts
 from sandbox.process import (
@@ -97,15 +96,7 @@ def local_provider(
                 "Write it as 127.0.0.1:<port>.",
             )
         ports.append(int(port))
-    try:
-        Rules({"allow": list(allow)})
-    except ValueError as error:
-        raise SettingsError(f"SANDPIPER_EGRESS_ALLOW: {error}.", "Write it as example.com:443.") from error
-    if mode == "list" and not allow:
-        raise SettingsError(
-            "SANDPIPER_EGRESS_ALLOW is empty, and SANDPIPER_EGRESS_MODE=list lets nothing else through.",
-            "Name at least the host of your agents' model, as in api.anthropic.com:443.",
-        )
+    hosts = hosts_of(mode, allow)
     shared = LocalPorts(ports_host)
     if unsafe:
         for name in limits.controllers if limits else ():
@@ -115,7 +106,7 @@ def local_provider(
             )
         return LocalProvider(directory, Unisolated(), ports=shared)
     options = Options(tools=tuple(Path(tool).expanduser() for tool in tools), loopback=tuple(ports))
-    return LocalProvider(directory, Bubblewrap(options, (*MODES[mode], *allow), limits), ports=shared)
+    return LocalProvider(directory, Bubblewrap(options, hosts, limits), ports=shared)
 
 
 class LocalProvider:

@@ -62,7 +62,8 @@ class RemoteSandbox:
     """A sandbox over a box. `home` and the other directories are empty until `state` has said that
     it runs, or `start` has returned.
 
-    port, host: where the supervisor's door listens in the box.
+    port, host: where the supervisor's door listens in the box. inherited: names of the box's own environment
+    that programs get too.
     """
 
     def __init__(
@@ -72,12 +73,13 @@ class RemoteSandbox:
         *,
         port: int = DOOR_PORT,
         host: str = "0.0.0.0",  # noqa: S104
+        inherited: tuple[str, ...] = (),
     ) -> None:
         self.id: str = box.id
         self.labels: Mapping[str, str] = box.labels
         self._box = box
         self._port = port
-        self._supervisor = RemoteSupervisor(box, client, port=port, host=host)
+        self._supervisor = RemoteSupervisor(box, client, port=port, host=host, inherited=inherited)
         self.home: str = ""
         self.workspaces: str = ""
         self.repositories: str = ""
@@ -299,6 +301,7 @@ def _environment(inside: Inside, launch: Launch) -> dict[str, str]:
         "SHELL": "/bin/sh",
         "LANG": "C.UTF-8",
         "SANDPIPER_PROGRAMS": str(inside.programs),
+        **({} if launch.ours else inside.inherited),
         **launch.env,
         **launch.secrets,
     }

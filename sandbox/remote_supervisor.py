@@ -20,7 +20,7 @@ import logging
 import secrets
 import shlex
 import tarfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -42,8 +42,8 @@ COMMAND_TIMEOUT = 60.0
 MAX_ANSWER = 16 << 20  # bytes; the supervisor gives 8 MB of output at most
 MARK = "x-sandpiper-door"  # on every answer that is the door's own
 
-# Where and as whom programs run, and whether ours are there. $1: their version. What short programs and
-# transfers have left behind for a day, because the bot died meanwhile, goes.
+# Where and as whom programs run, and whether ours are there. $1: their version; then environment names.
+# What short programs and transfers have left behind for a day, because the bot died meanwhile, goes.
 LOOK = """
 import glob, json, os, pwd, shutil, sys, time
 uid = os.getuid()
@@ -65,6 +65,7 @@ print(json.dumps({
     "home": home, "uid": uid, "user": user, "python": sys.version_info[:2],
     "path": os.environ.get("PATH") or os.defpath,
     "installed": os.path.isdir(os.path.join(own, "programs", sys.argv[1])),
+    "inherited": {name: os.environ[name] for name in sys.argv[2:] if name in os.environ},
 }))
 """
 # $1: an archive. $2: where its content goes, whole; somebody else may be faster.
@@ -90,13 +91,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What a box is like inside. path: its image's own PATH."""
+    """What a box is like inside. path: its image's own PATH. inherited: of its environment, what programs
+    get too."""
 
     home: str
     uid: int
     user: str
     path: str
     version: str
+    inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def own(self) -> PurePosixPath:
@@ -132,8 +135,11 @@ class CommandFailed(SandboxError):
 class RemoteSupervisor:
     """Keepers in one box. Every call may raise SandboxUnreachable, SandboxNotRunning, SandboxGone."""
 
-    def __init__(self, box: Box, client: httpx.AsyncClient, *, port: int, host: str) -> None:
+    def __init__(
+        self, box: Box, client: httpx.AsyncClient, *, port: int, host: str, inherited: tuple[str, ...] = ()
+    ) -> None:
         self._box = box
+        self._inherited = inherited
         self._client = client
         self._listen = ("--host", host, "--port", str(port))
         self._port = port
@@ -197,8 +203,8 @@ class RemoteSupervisor:
 
     async def _look(self) -> Inside:
         try:
-            output = await self.shell("python3", "-I", "-c", LOOK, programs_version())
-            said = _last_json(output, "home", "uid", "user", "path", "python", "installed")
+            output = await self.shell("python3", "-I", "-c", LOOK, programs_version(), *self._inherited)
+            said = _last_json(output, "home", "uid", "user", "path", "python", "installed", "inherited")
         except CommandFailed as error:
             raise SandboxError(
                 f"The box {self._box.id} cannot run our programs: {error.what}",
@@ -207,7 +213,9 @@ class RemoteSupervisor:
         if said["python"] < [3, 9]:
             found = ".".join(map(str, said["python"]))
             raise SandboxError(f"The box {self._box.id} has Python {found}.", "Its image needs 3.9 or newer.")
-        inside = Inside(said["home"], said["uid"], said["user"], said["path"], programs_version())
+        inside = Inside(
+            said["home"], said["uid"], said["user"], said["path"], programs_version(), said["inherited"]
+        )
         if not said["installed"]:
             await persistently(lambda: self._install(inside))
         return inside

@@ -1,10 +1,18 @@
-"""Daytona on loopback, for the real SDK: its routes and models, with directories of this machine as boxes."""
+"""Daytona on loopback, for the real SDK: its routes and models, with directories of this machine as boxes.
+
+What it answers is made of the SDK's models, so it cannot drift from what the SDK reads. Rules of states as in
+its API (apps/api/src/sandbox/services/sandbox.service.ts of v0.190).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,153 +22,322 @@ from aiohttp.typedefs import Handler
 
 from bot.errors import SandboxGone, SandboxNotRunning, SandboxUnreachable
 from bot.models import SandboxState
+from sandbox.remote_supervisor import DOOR_PORT
 from tests.remote_boxes import DirectoryBox, free_port
 
 KEY = "dtn_test"
+SETTLED = ("started", "stopped", "archived", "paused", "error", "build_failed")
+
+
+@dataclass
+class Fault:
+    """What becomes of the next `times` requests (-1: of all) whose "METHOD path" matches.
+
+    status 0: the socket is closed without an answer. after: the work was done first. then: done beside the
+    work, as soon as it has begun.
+    """
+
+    pattern: str
+    status: int = 0
+    message: str = "as the test wants it"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    times: int = 1
+    after: bool = False
+    then: Callable[[], Awaitable[None]] | None = None
 
 
 class DaytonaServer:
-    """`boxes`: what its API says of each, by id."""
+    """`boxes`: the SDK's model of each, by id. `looks`: how often a box has to be asked for until a change of
+    its state is done; 0 = at once. `page`: items of a list at once."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.boxes: dict[str, dict[str, Any]] = {}
+        self.boxes: dict[str, Any] = {}
         self.tokens: dict[str, str] = {}
+        self.asked: list[str] = []  # "METHOD path" of every request
+        self.created: list[Any] = []  # what was asked for, as the SDK's model
+        self.faults: list[Fault] = []
         self.url = ""
-        self.fault = 0  # the status of every answer of the API and the toolbox; -1: the socket is closed
+        self.looks = 0
+        self.page = 100
+        self.previews = True
+        self.begun: Callable[[], Awaitable[None]] | None = None  # instead of a box's beginning
         self._made = 0
+        self._coming: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {}
         directory.mkdir(parents=True, exist_ok=True)
 
-    async def start(self) -> None:
+    async def start(self, port: int = 0) -> None:
         app = web.Application(client_max_size=1 << 30, middlewares=[self._guarded])
         route = app.router.add_route
+        box = "/api/sandbox/{id}"
         route("POST", "/api/sandbox", self._create)
         route("GET", "/api/sandbox", self._list)
-        route("GET", "/api/sandbox/{id}", self._get)
-        route("DELETE", "/api/sandbox/{id}", self._delete)
-        route("POST", "/api/sandbox/{id}/start", self._start)
-        route("POST", "/api/sandbox/{id}/recover", self._start)
-        route("POST", "/api/sandbox/{id}/stop", self._stop)
-        route("POST", "/api/sandbox/{id}/last-activity", self._get)
-        route("POST", "/api/sandbox/{id}/autostop/{minutes}", self._autostop)
-        route("GET", "/api/sandbox/{id}/ports/{port}/preview-url", self._preview_url)
+        route("GET", box, self._get)
+        route("DELETE", box, self._delete)
+        route("POST", f"{box}/start", self._start)
+        route("POST", f"{box}/recover", self._recover)
+        route("POST", f"{box}/stop", self._stop)
+        route("POST", f"{box}/network-settings", self._network)
+        route("POST", f"{box}/last-activity", self._shown)
+        route("POST", f"{box}/autostop/{{minutes}}", self._interval("auto_stop_interval"))
+        route("POST", f"{box}/autoarchive/{{minutes}}", self._interval("auto_archive_interval"))
+        route("POST", f"{box}/autodelete/{{minutes}}", self._interval("auto_delete_interval"))
+        route("GET", f"{box}/ports/{{port}}/preview-url", self._preview_url)
         route("POST", "/toolbox/{id}/process/execute", self._execute)
         route("POST", "/toolbox/{id}/files/bulk-upload", self._upload)
         route("POST", "/toolbox/{id}/files/bulk-download", self._download)
         route("*", "/preview/{id}/{port}{rest:.*}", self._preview)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
-        port = free_port()
+        port = port or free_port()
         await web.TCPSite(self._runner, "127.0.0.1", port).start()
         self.url = f"http://127.0.0.1:{port}"
         self._http = httpx.AsyncClient(trust_env=False, timeout=60)
 
     async def close(self) -> None:
+        """Whatever still runs in its boxes ends too."""
         await self._http.aclose()
         await self._runner.cleanup()
+        for id in list(self.boxes):
+            with contextlib.suppress(SandboxGone):
+                await self.box(id).stop()
+
+    def fail(self, pattern: str, status: int = 0, **more: Any) -> None:
+        self.faults.append(Fault(pattern, status, **more))
+
+    def box(self, id: str) -> DirectoryBox:
+        if id not in self.boxes:
+            raise SandboxGone(f"Sandbox with ID or name {id} not found")
+        return DirectoryBox(self.directory / id)
+
+    async def vanish(self, id: str) -> None:
+        """As if somebody had deleted it in the dashboard."""
+        await self.box(id).delete()
+        del self.boxes[id]
+
+    async def halt(self, id: str) -> None:
+        """As if it had stopped itself."""
+        await self.box(id).stop()
+        self.boxes[id].state = "stopped"
+
+    # requests
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        preview = request.path.startswith("/preview/")
-        if not preview and request.headers.get("Authorization") != f"Bearer {KEY}":
-            return web.json_response({"message": "Unauthorized"}, status=401)
-        if self.fault == -1 and not preview:
-            assert request.transport is not None
-            request.transport.close()
-            return web.Response()
-        if self.fault and not preview:
-            return web.json_response({"message": "as the test wants it"}, status=self.fault)
+        said = f"{request.method} {request.path}"
+        self.asked.append(said)
+        if (
+            not request.path.startswith("/preview/")
+            and request.headers.get("Authorization") != f"Bearer {KEY}"
+        ):
+            return _refused(401, "Invalid credentials")
+        fault = next((f for f in self.faults if f.times and re.search(f.pattern, said)), None)
+        if fault is None:
+            return await self._answered(request, handler)
+        fault.times -= 1
+        if fault.then is not None:
+            work = asyncio.ensure_future(self._answered(request, handler))
+            await fault.then()
+            return await work
+        if fault.after:
+            await self._answered(request, handler)
+        if fault.status:
+            return _refused(fault.status, fault.message, fault.headers)
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         except SandboxGone as error:
-            return web.json_response({"message": str(error)}, status=404)
+            return _refused(404, str(error))
         except SandboxNotRunning:
-            return web.json_response({"message": "Is the Sandbox started?"}, status=400)
+            return _refused(400, "no IP address found. Is the Sandbox started?")
         except SandboxUnreachable as error:
-            return web.json_response({"message": str(error)}, status=408)
+            return _refused(408, str(error))
 
-    def _box(self, request: web.Request) -> DirectoryBox:
-        id = request.match_info["id"]
-        if id not in self.boxes:
-            raise SandboxGone(f"Sandbox {id} not found")
-        return DirectoryBox(self.directory / id)
+    def _asked_for(self, request: web.Request) -> DirectoryBox:
+        return self.box(request.match_info["id"])
+
+    async def _shown(self, request: web.Request) -> web.Response:
+        return web.json_response(self.boxes[self._asked_for(request).id].to_dict())
+
+    async def _get(self, request: web.Request) -> web.Response:
+        id = self._asked_for(request).id
+        if id in self._coming:
+            left, finish = self._coming.pop(id)
+            if left > 1:
+                self._coming[id] = (left - 1, finish)
+            else:
+                await finish()
+        return await self._shown(request)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        from daytona_api_client_async import ListSandboxesResponse, SandboxListItem
+
+        wanted: Mapping[str, str] = json.loads(request.query.get("labels") or "{}")
+        found = [b for b in self.boxes.values() if wanted.items() <= b.labels.items()]
+        start = int(request.query.get("cursor") or 0)
+        end = start + min(self.page, int(request.query.get("limit") or 100))
+        items = [SandboxListItem.model_validate(b.model_dump()) for b in found[start:end]]
+        more = str(end) if end < len(found) else None
+        return web.json_response(ListSandboxesResponse(items=items, next_cursor=more).to_dict())
+
+    # life
 
     async def _create(self, request: web.Request) -> web.Response:
-        asked = await request.json()
-        port = free_port()
+        from daytona_api_client_async import CreateSandbox, Sandbox
+        from daytona_api_client_async import SandboxState as State
+
+        asked = CreateSandbox.from_dict(await request.json())
+        self.created.append(asked)
+        assert asked is not None
+        port, self._made = free_port(), self._made + 1
         id = f"{secrets.token_hex(8)}-{port}"
         root = self.directory / id
         root.mkdir()
-        (root / "box.json").write_text(json.dumps({"labels": asked["labels"], "port": port}))
-        self._made += 1
-        self.boxes[id] = {
-            "id": id,
-            "organizationId": "org",
-            "name": id,
-            "user": "daytona",
-            "env": asked.get("env") or {},
-            "labels": asked["labels"],
-            "public": False,
-            "networkBlockAll": False,
-            "kvm": False,
-            "target": "us",
-            "cpu": 1,
-            "gpu": 0,
-            "memory": 1,
-            "disk": 3,
-            "state": "started",
-            "autoStopInterval": asked.get("autoStopInterval", 15),
-            "createdAt": f"2026-01-01T00:00:00.{self._made:06d}Z",
-            "toolboxProxyUrl": f"{self.url}/toolbox",
-        }
-        await self._begin(DirectoryBox(root))
-        return web.json_response(self.boxes[id])
+        about = {"labels": asked.labels or {}, "port": port, "env": asked.env or {}}
+        (root / "box.json").write_text(json.dumps(about))
+        self.boxes[id] = Sandbox(
+            id=id,
+            organization_id="org",
+            name=asked.name or id,
+            snapshot=asked.snapshot,
+            user=asked.user or "daytona",
+            env=asked.env or {},
+            labels=asked.labels or {},
+            public=bool(asked.public),
+            network_block_all=bool(asked.network_block_all),
+            network_allow_list=asked.network_allow_list,
+            domain_allow_list=asked.domain_allow_list,
+            kvm=False,
+            target=asked.target or "us",
+            cpu=asked.cpu or 1,
+            gpu=0,
+            memory=asked.memory or 1,
+            disk=asked.disk or 3,
+            state=State.CREATING,
+            auto_stop_interval=15 if asked.auto_stop_interval is None else asked.auto_stop_interval,
+            auto_archive_interval=asked.auto_archive_interval or 10080,
+            auto_delete_interval=-1 if asked.auto_delete_interval is None else asked.auto_delete_interval,
+            created_at=f"2026-01-01T00:00:00.{self._made:06d}Z",
+            toolbox_proxy_url=f"{self.url}/toolbox",
+        )
+        await self._become(id, "creating", self._begun(id))
+        return web.json_response(self.boxes[id].to_dict())
 
-    async def _begin(self, box: DirectoryBox) -> None:
-        await box.start()
-        self.boxes[box.id]["state"] = "started"
-        self.tokens[box.id] = secrets.token_hex(8)
+    async def _become(self, id: str, meanwhile: str, finish: Callable[[], Awaitable[None]]) -> None:
+        """The state `meanwhile`, until it was looked at often enough."""
+        if not self.looks:
+            await finish()
+            return
+        self.boxes[id].state = meanwhile
+        self.coming(id, self.looks, finish)
 
-    async def _list(self, request: web.Request) -> web.Response:
-        wanted: Mapping[str, str] = json.loads(request.query.get("labels") or "{}")
-        items = [b for b in self.boxes.values() if wanted.items() <= b["labels"].items()]
-        return web.json_response({"items": items, "nextCursor": None})
+    def coming(self, id: str, looks: int, finish: Callable[[], Awaitable[None]]) -> None:
+        """`finish` comes when the box was looked at so often."""
+        self._coming[id] = (looks, finish)
 
-    async def _get(self, request: web.Request) -> web.Response:
-        return web.json_response(self.boxes[self._box(request).id])
+    def _begun(self, id: str) -> Callable[[], Awaitable[None]]:
+        async def finish() -> None:
+            if self.begun is not None:
+                await self.begun()
+                return
+            await self.box(id).start()
+            self.boxes[id].state = "started"
+            self.tokens[id] = secrets.token_hex(8)
+
+        return finish
+
+    def _refuse_change(self, id: str, *states: str) -> web.Response | None:
+        state = self.boxes[id].state.value
+        if state not in SETTLED and state not in states:
+            return _refused(409, "Sandbox state change in progress")
+        if state in ("error", "build_failed"):
+            return _refused(400, "Sandbox is in an errored state")
+        return None if state in states else _refused(400, "Sandbox is not in valid state")
 
     async def _start(self, request: web.Request) -> web.Response:
-        await self._begin(self._box(request))
-        return await self._get(request)
+        id = self._asked_for(request).id
+        if self.boxes[id].state != "started":
+            if no := self._refuse_change(id, "stopped", "archived", "archiving", "paused"):
+                return no
+            back = "restoring" if self.boxes[id].state in ("archived", "archiving") else "starting"
+            await self._become(id, back, self._begun(id))
+        return await self._shown(request)
+
+    async def _recover(self, request: web.Request) -> web.Response:
+        id = self._asked_for(request).id
+        if self.boxes[id].state != "error" or not self.boxes[id].recoverable:
+            return _refused(400, "Sandbox is not in a recoverable state")
+        self.boxes[id].error_reason = None
+        await self._become(id, "starting", self._begun(id))
+        return await self._shown(request)
 
     async def _stop(self, request: web.Request) -> web.Response:
-        box = self._box(request)
-        self.boxes[box.id]["state"] = "stopping"
-        await box.stop()
-        self.boxes[box.id]["state"] = "stopped"
-        return await self._get(request)
+        id = self._asked_for(request).id
+        if no := self._refuse_change(id, "started", "paused"):
+            return no
+
+        async def finish() -> None:
+            await self.halt(id)
+
+        await self._become(id, "stopping", finish)
+        return await self._shown(request)
 
     async def _delete(self, request: web.Request) -> web.Response:
-        box = self._box(request)
-        await box.delete()
-        return web.json_response({**self.boxes.pop(box.id), "state": "destroyed"})
+        id = self._asked_for(request).id
+        if self.boxes[id].state not in SETTLED:
+            return _refused(409, "Sandbox state change in progress")
+        self.boxes[id].state = "destroying"
+        answer = self.boxes[id].to_dict()
 
-    async def _autostop(self, request: web.Request) -> web.Response:
-        self.boxes[self._box(request).id]["autoStopInterval"] = int(request.match_info["minutes"])
-        return await self._get(request)
+        async def finish() -> None:
+            await self.vanish(id)
 
-    async def _preview_url(self, request: web.Request) -> web.Response:
-        box = self._box(request)
-        url = f"{self.url}/preview/{box.id}/{request.match_info['port']}"
-        return web.json_response({"sandboxId": box.id, "url": url, "token": self.tokens[box.id]})
+        if self.looks:
+            self._coming[id] = (self.looks, finish)
+        else:
+            await finish()
+        return web.json_response(answer)
+
+    def _interval(self, name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def set_it(request: web.Request) -> web.Response:
+            setattr(self.boxes[self._asked_for(request).id], name, int(request.match_info["minutes"]))
+            return await self._shown(request)
+
+        return set_it
+
+    async def _network(self, request: web.Request) -> web.Response:
+        from daytona_api_client_async import UpdateSandboxNetworkSettings
+
+        asked = UpdateSandboxNetworkSettings.from_dict(await request.json())
+        assert asked is not None
+        box = self.boxes[self._asked_for(request).id]
+        if asked.network_allow_list and asked.domain_allow_list:
+            return _refused(400, "networkAllowList and domainAllowList are mutually exclusive")
+        box.network_block_all = bool(asked.network_block_all)
+        box.network_allow_list = asked.network_allow_list or None
+        box.domain_allow_list = asked.domain_allow_list or None
+        return await self._shown(request)
+
+    # inside
 
     async def _execute(self, request: web.Request) -> web.Response:
-        asked = await request.json()
-        said = await self._box(request).run(asked["command"], timeout=asked.get("timeout") or 60)
-        return web.json_response({"exitCode": said.code, "result": said.output})
+        from daytona_toolbox_api_client_async import ExecuteRequest, ExecuteResponse
+
+        asked = ExecuteRequest.from_dict(await request.json())
+        assert asked is not None
+        box = self._asked_for(request)
+        # Boxes share this machine: each has a port of its own where the door would listen.
+        ours = f"--host 127.0.0.1 --port {box.port}"
+        command = asked.command.replace(f"--host 0.0.0.0 --port {DOOR_PORT}", ours)
+        said = await box.run(command, timeout=asked.timeout or 60)
+        return web.json_response(ExecuteResponse(exit_code=said.code, result=said.output).to_dict())
 
     async def _upload(self, request: web.Request) -> web.Response:
-        box = self._box(request)
+        box = self._asked_for(request)
         path = ""
         async for part in await request.multipart():
             assert isinstance(part, BodyPartReader)
@@ -171,7 +348,7 @@ class DaytonaServer:
         return web.json_response({})
 
     async def _download(self, request: web.Request) -> web.Response:
-        box = self._box(request)
+        box = self._asked_for(request)
         await box._must_run()
         path = (await request.json())["paths"][0]
         mark = secrets.token_hex(16)
@@ -179,14 +356,27 @@ class DaytonaServer:
         body = head.encode() + Path(path).read_bytes() + f"\r\n--{mark}--\r\n".encode()
         return web.Response(body=body, headers={"Content-Type": f"multipart/form-data; boundary={mark}"})
 
+    # the way to a port
+
+    async def _preview_url(self, request: web.Request) -> web.Response:
+        from daytona_api_client_async import PortPreviewUrl
+
+        box = self._asked_for(request)
+        if not self.previews:
+            return _refused(403, "Previews are disabled for this organization")
+        url = f"{self.url}/preview/{box.id}/{request.match_info['port']}"
+        about = PortPreviewUrl(sandbox_id=box.id, url=url, token=self.tokens[box.id])
+        return web.json_response(about.to_dict())
+
     async def _preview(self, request: web.Request) -> web.Response:
-        box = self._box(request)
+        box = self._asked_for(request)
         if request.headers.get("X-Daytona-Preview-Token") != self.tokens[box.id]:
             return web.Response(status=401)
         if await box.state() is not SandboxState.RUNNING:
             return web.Response(status=502)
         kept = {k: v for k, v in request.headers.items() if k.lower() not in ("host", "content-length")}
-        inner = f"http://127.0.0.1:{request.match_info['port']}{request.match_info['rest']}"
+        port = int(request.match_info["port"])
+        inner = f"http://127.0.0.1:{box.port if port == DOOR_PORT else port}{request.match_info['rest']}"
         if request.query_string:
             inner += "?" + request.query_string
         try:
@@ -196,3 +386,8 @@ class DaytonaServer:
         drop = ("content-length", "transfer-encoding", "connection", "date", "server")
         headers = {k: v for k, v in got.headers.items() if k.lower() not in drop}
         return web.Response(status=got.status_code, body=got.content, headers=headers)
+
+
+def _refused(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    body = {"statusCode": status, "message": message, "source": "DAYTONA_API"}
+    return web.json_response(body, status=status, headers=headers)

@@ -46,6 +46,7 @@ class DirectoryBox:
         about = json.loads((root / "box.json").read_text())
         self.labels: Mapping[str, str] = about["labels"]
         self.port = int(about["port"])
+        self.env: Mapping[str, str] = about.get("env", {})
 
     async def state(self) -> SandboxState:
         if not (self.root / "box.json").exists():
@@ -77,7 +78,7 @@ class DirectoryBox:
             "/bin/sh",
             "-c",
             command,
-            env={"PATH": self.path, "HOME": str(self.home)},
+            env={**self.env, "PATH": self.path, "HOME": str(self.home)},
             cwd=self.home,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

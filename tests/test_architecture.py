@@ -46,7 +46,11 @@ PLACES = {
 }
 
 # Half of another library, which pins it exactly.
-HALVES = {"pydantic_core": "pydantic"}
+HALVES = {
+    "pydantic_core": "pydantic",
+    "daytona_api_client_async": "daytona",
+    "daytona_toolbox_api_client_async": "daytona",
+}
 
 LONGEST = {"product": 450, "tests": 800}
 LONG_ON_PURPOSE = {

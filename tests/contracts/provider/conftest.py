@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bot.errors import ProviderUnavailable, SandboxGone
 from bot.ports import Provider, Sandbox
-from sandbox.box import Box
 from sandbox.bubblewrap import Options
-from sandbox.daytona import Account, DaytonaProvider
+from sandbox.daytona import Account, DaytonaBox, DaytonaProvider
 from sandbox.isolation import Bubblewrap, Unisolated
 from sandbox.local import LocalProvider
-from sandbox.remote import RemoteSandbox
 from tests.boxes import cannot_be_tested
 from tests.daytona_server import KEY, DaytonaServer
 from tests.e2b_server import E2BServer, NearE2B
@@ -33,11 +34,33 @@ PROVIDERS: dict[str, Callable[[Path], Provider]] = {
 }
 
 
-class NearDaytona(DaytonaProvider):
-    """Its boxes share one machine, so each has a port of its own for the door."""
+# A real account, where the contract makes, uses and deletes boxes. Snapshot and target are optional.
+LIVE_KEY = "SANDPIPER_TEST_DAYTONA_API_KEY"
 
-    def _sandbox(self, box: Box) -> RemoteSandbox:
-        return RemoteSandbox(box, self._http, port=int(box.id.rpartition("-")[2]), host="127.0.0.1")
+
+class LiveDaytona(DaytonaProvider):
+    """At Daytona itself. It knows the boxes of this run only: the contract deletes all that it finds."""
+
+    run = {"sandpiper.purpose": "contract", "sandpiper.run": secrets.token_hex(8)}  # noqa: RUF012
+
+    async def create(self, labels: Mapping[str, str]) -> Sandbox:
+        return await super().create({**labels, **self.run})
+
+    async def find(self, labels: Mapping[str, str]) -> Sequence[Sandbox]:
+        return await super().find({**labels, **self.run})
+
+    def _box(self, sandbox: Any) -> DaytonaBox:
+        box = super()._box(sandbox)
+        box.labels = {name: value for name, value in box.labels.items() if name not in self.run}
+        return box
+
+    @classmethod
+    def of_the_environment(cls) -> LiveDaytona:
+        def asked(name: str, default: str = "") -> str:
+            return os.environ.get(f"SANDPIPER_TEST_DAYTONA_{name}", default)
+
+        url = asked("API_URL", "https://app.daytona.io/api")
+        return cls(Account(os.environ[LIVE_KEY], url, target=asked("TARGET"), snapshot=asked("SNAPSHOT")))
 
 
 # test name → provider → reason
@@ -63,15 +86,18 @@ async def e2b_server(tmp_path: Path) -> AsyncIterator[E2BServer]:
     await server.close()
 
 
-@pytest.fixture(params=[*PROVIDERS, "daytona", "e2b"])
+@pytest.fixture(params=[*PROVIDERS, "daytona", "daytona-live", "e2b"])
 async def make(
     request: pytest.FixtureRequest, tmp_path: Path, daytona: DaytonaServer, e2b_server: E2BServer
 ) -> AsyncIterator[Make]:
     reason = KNOWN_FAILURES.get(request.function.__name__, {}).get(request.param)
     if reason:
         pytest.skip(reason)
+    if request.param == "daytona-live" and not os.environ.get(LIVE_KEY):
+        pytest.skip(f"{LIVE_KEY} is not set: it needs an account at Daytona, and costs what boxes cost")
     in_the_cloud: dict[str, Make] = {
-        "daytona": lambda: NearDaytona(Account(KEY, f"{daytona.url}/api")),
+        "daytona": lambda: DaytonaProvider(Account(KEY, f"{daytona.url}/api")),
+        "daytona-live": LiveDaytona.of_the_environment,
         "e2b": lambda: NearE2B(e2b_server.account()),
     }
     if request.param in in_the_cloud:

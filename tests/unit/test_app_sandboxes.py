@@ -1,0 +1,41 @@
+"""The settings' provider of sandboxes, and what they say that it cannot do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bot.app_sandboxes import provider_of
+from bot.errors import SettingsError
+from bot.settings import PREFIX, load
+
+pytest.importorskip("daytona", reason="the extra `daytona` is not installed")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("SANDBOX_MEMORY", "4GiB", "SANDPIPER_SANDBOX_MEMORY is for sandboxes on this machine"),
+        ("SANDBOX_UNSAFE", "true", "SANDPIPER_SANDBOX_UNSAFE is for sandboxes on this machine"),
+        ("EGRESS_LOOPBACK", "127.0.0.1:9", "SANDPIPER_EGRESS_LOOPBACK is for sandboxes on this machine"),
+        ("EGRESS_MODE", "list", "SANDPIPER_EGRESS_ALLOW is empty"),
+        ("DAYTONA_EXTRA", '{"labels": {}}', "SANDPIPER_DAYTONA_EXTRA: 'labels' cannot be set there"),
+        ("DAYTONA_EXTRA", "{labels", "SANDPIPER_DAYTONA_EXTRA: is not JSON"),
+        ("DAYTONA_EXTRA", "[1]", "SANDPIPER_DAYTONA_EXTRA: Input should be a valid dictionary"),
+        ("DAYTONA_AUTO_DELETE", "-1", "SANDPIPER_DAYTONA_AUTO_DELETE"),
+        ("DAYTONA_API_KEY", "", "Missing: SANDPIPER_DAYTONA_API_KEY"),
+    ],
+)
+async def test_what_cannot_be_said_to_daytona_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, words: str
+) -> None:
+    for known in [known for known in os.environ if known.startswith(PREFIX)]:
+        monkeypatch.delenv(known)
+    given = {"SANDBOX_PROVIDER": "daytona", "DAYTONA_API_KEY": "dtn_1", "DATA_DIR": str(tmp_path)}
+    for each, text in {**given, name: value}.items():
+        monkeypatch.setenv(f"{PREFIX}{each}", text)
+    with pytest.raises(SettingsError) as caught:
+        provider_of(load(None))
+    assert words in str(caught.value)

@@ -44,6 +44,7 @@ from sandbox.egress_modes import EgressMode, hosts_of
 from sandbox.execute import execute
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
 from sandbox.local_ports import LocalPorts
+from sandbox.machine import HOST, host_of
 from sandbox.process import (
     HANDOVER_FD,
     KeeperSocket,
@@ -56,7 +57,6 @@ from sandbox.process import (
 log = logging.getLogger(__name__)
 
 SCRAP = ".scrap-"
-HOST = "host"
 TRANSFER_TIMEOUT = 600.0
 
 # $1 path; stdin: the content. Moved into place whole.
@@ -127,7 +127,7 @@ class LocalProvider:
         self._max_spool = max_spool
         self._ports = ports or LocalPorts()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.host = _host_of(self._directory)
+        self.host = host_of(self._directory)
         self.warning = isolation.warning
         self.separates_sessions = isolation.separates_sessions
         self._known: dict[str, LocalSandbox] = {}
@@ -376,14 +376,6 @@ class LocalSandbox:
 
 
 # Files of this machine
-
-
-def _host_of(directory: Path) -> str:
-    """A name for this directory's machine that survives a new host name (containers change theirs)."""
-    path = directory / HOST
-    if not path.exists():
-        path.write_text(f"local-{secrets.token_hex(6)}", encoding="utf-8")
-    return path.read_text(encoding="utf-8")
 
 
 def _scrap(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The egress proxy of a local sandbox, seen from the bot: started, given its rules, asked what it refused."""
+"""The egress proxy of a sandbox here, seen from the bot: started, given its rules, asked what it refused."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ PROGRAM = INSIDE / "egress.py"
 
 
 class Egress:
-    """One sandbox's proxy. It outlives the bot, and is found again by its directory."""
+    """One sandbox's proxy. It outlives the bot, and is found again by its directory.
 
-    def __init__(self, directory: Path, allow: Iterable[str]) -> None:
+    shared: programs in the box have user ids of their own, so the socket is for all who see its directory.
+    """
+
+    def __init__(self, directory: Path, allow: Iterable[str], *, shared: bool = False) -> None:
         self._directory = directory
+        self._shared = shared
         self._allow = tuple(allow)
         self._loopback: set[str] = set()
         self._told = False  # whether the running proxy has our rules
@@ -46,7 +50,7 @@ class Egress:
             if self._told and wanted == self._loopback and self._is_up():
                 return
             self._loopback = wanted
-            config = {"allow": self._allow, "loopback": sorted(wanted)}
+            config = {"allow": self._allow, "loopback": sorted(wanted), "shared": self._shared}
             argv = helper(PROGRAM, "start", "--dir", str(self._directory))
             code, _, err = await run_helper(argv, json.dumps(config).encode())
             if code != 0:

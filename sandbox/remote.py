@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -62,8 +62,8 @@ class RemoteSandbox:
     """A sandbox over a box. `home` and the other directories are empty until `state` has said that
     it runs, or `start` has returned.
 
-    port, host: where the supervisor's door listens in the box. inherited: names of the box's own environment
-    that programs get too.
+    port, host: where the supervisor's door listens in the box. socket: where it listens besides; a path
+    in the box, "": nowhere. inherited: names of the box's own environment that programs get too.
     """
 
     def __init__(
@@ -74,12 +74,15 @@ class RemoteSandbox:
         port: int = DOOR_PORT,
         host: str = "0.0.0.0",  # noqa: S104
         inherited: tuple[str, ...] = (),
+        socket: str = "",
     ) -> None:
         self.id: str = box.id
         self.labels: Mapping[str, str] = box.labels
         self._box = box
         self._port = port
-        self._supervisor = RemoteSupervisor(box, client, port=port, host=host, inherited=inherited)
+        self._supervisor = RemoteSupervisor(
+            box, client, port=port, host=host, socket=socket, inherited=inherited
+        )
         self.home: str = ""
         self.workspaces: str = ""
         self.repositories: str = ""
@@ -175,7 +178,7 @@ class RemoteSandbox:
             self._in_home(path)
         body = description(
             # The same first program as in a local box, so that all start, fail and end alike.
-            [*inside.program("forward.py", "--"), *launch.argv],
+            [*inside.program("forward.py", *await self._way_out(), "--"), *launch.argv],
             env=_environment(inside, launch),
             cwd=launch.cwd,
             fence=fence,
@@ -219,6 +222,10 @@ class RemoteSandbox:
         return 0
 
     # how
+
+    async def _way_out(self) -> Sequence[str]:
+        """What forward.py has to know of the way out of the box, where that leads through us."""
+        return ()
 
     async def _inside(self) -> Inside:
         inside = await self._supervisor.inside()

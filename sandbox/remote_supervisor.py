@@ -136,12 +136,19 @@ class RemoteSupervisor:
     """Keepers in one box. Every call may raise SandboxUnreachable, SandboxNotRunning, SandboxGone."""
 
     def __init__(
-        self, box: Box, client: httpx.AsyncClient, *, port: int, host: str, inherited: tuple[str, ...] = ()
+        self,
+        box: Box,
+        client: httpx.AsyncClient,
+        *,
+        port: int,
+        host: str,
+        socket: str = "",
+        inherited: tuple[str, ...] = (),
     ) -> None:
         self._box = box
         self._inherited = inherited
         self._client = client
-        self._listen = ("--host", host, "--port", str(port))
+        self._listen = ("--host", host, "--port", str(port), "--socket", socket)
         self._port = port
         self._looking, self._opening = asyncio.Lock(), asyncio.Lock()
         self._inside: Inside | None = None

@@ -11,7 +11,8 @@ The configuration: {"allow": ["registry.npmjs.org:443", "*.example.com:443", "*:
 ["127.0.0.1:8791"]}. `allow` names public hosts (`*.` stands for subdomains, `*` for any host; the port is
 always named). `loopback` names services on this machine, exactly; nothing else that is private, link-local,
 loopback, multicast or a cloud's metadata service can be reached, whatever a name resolves to: a name is
-resolved once, and the connection goes to the address that was checked.
+resolved once, and the connection goes to the address that was checked. `shared`, true: programs of any user
+id may use the socket, so the directory above DIR/box has to keep strangers out.
 
 DIR/box/proxy.sock speaks HTTP: CONNECT, and plain requests with an absolute URI. Mount the directory
 DIR/box into the sandbox, never the socket itself, which is another file after a restart. A refusal is a 403
@@ -37,6 +38,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 ALLOW_SETTING = "SANDPIPER_EGRESS_ALLOW"
 LOOPBACK_SETTING = "SANDPIPER_EGRESS_LOOPBACK"
@@ -69,7 +71,7 @@ class Denied(Exception):
 class Rules:
     """Raises ValueError with the entry that is wrong."""
 
-    def __init__(self, config: dict[str, list[str]]) -> None:
+    def __init__(self, config: dict[str, Any]) -> None:
         self.allow = [split_host(entry) for entry in config.get("allow", [])]
         self.loopback = {split_host(entry) for entry in config.get("loopback", [])}
 
@@ -307,6 +309,8 @@ async def listen(directory: Path, ready: Callable[[str], None]) -> None:
     # relative name, for a unix address holds 107 bytes.
     Path("next.sock").unlink(missing_ok=True)
     server = await asyncio.start_unix_server(proxy.serve, "next.sock", limit=MAX_HEAD)
+    if json.loads(proxy.config.read_text(encoding="utf-8")).get("shared"):
+        Path("next.sock").chmod(0o666)
     Path("next.sock").replace("proxy.sock")
     ready(json.dumps({"pid": os.getpid()}))
     async with server:
@@ -341,6 +345,8 @@ def start(directory: Path) -> str:
     Rules(config)  # refuse what is wrong before anything changes
     box = directory / "box"
     box.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if config.get("shared"):
+        box.chmod(0o711)
     fresh = directory / "egress.json.new"
     fresh.write_text(json.dumps(config), encoding="utf-8")
     fresh.replace(directory / "egress.json")

@@ -5,7 +5,8 @@
 This file stands alone (Python 3.9+, standard library only). It listens on 127.0.0.1:<port> as the HTTP
 proxy, and on 127.0.0.1:<loopback> for each service that the operator named, so that its address means the
 same inside as outside. Everything goes to the proxy's unix socket, which is tried again for minutes while
-the proxy restarts. Without --socket it only prepares and runs the command.
+the proxy restarts. Where programs share a loopback, --port 0 takes a free port for each. Without --socket it
+only prepares and runs the command.
 
 --env-fd: read more environment from this descriptor (NAME=VALUE, a NUL after each), so that secrets stand
 in no argv and not in the environment of process 1. --limit: a resource limit (nofile, nproc, fsize, …) for
@@ -210,15 +211,16 @@ def run(options: Options) -> int:
                 os.close(int(name))
             except OSError:
                 pass
-    env = environment(options)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     if options.socket:
         raise_loopback()
         listeners = [(listen(options.port), b"")]
+        options.port = listeners[0][0].getsockname()[1]
         for port in options.loopback:
             greeting = f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
             listeners.append((listen(port), greeting))
+    env = environment(options)
     child = os.fork()  # before any thread exists
     if child == 0:
         execute(options, env)

@@ -2,7 +2,8 @@
 
     supervisor.py keep --dir DIR            start the program described on stdin, or find it running
     supervisor.py door --root R --port P    pass HTTP requests /p/<key>/… on to the keepers in R/<key>, and
-                                            start them: POST /p/<key>/keep, whose body is what `keep` reads
+                                            start them: POST /p/<key>/keep, whose body is what `keep` reads;
+                                            with --socket PATH also on a unix socket there
     supervisor.py ctl DIR METHOD TARGET     one request (body on stdin), for those who can only exec
 
 This file stands alone (Python 3.9+, standard library only), for it is copied into boxes.
@@ -850,7 +851,17 @@ def door_answers(port: int, token: str) -> bool:
         return False
 
 
-def door(root: Path, host: str, port: int) -> str:
+def listen_at(path: Path) -> socket.socket:
+    """For whoever has the directory, with whatever user id: the token is what is asked for."""
+    listener = socket.socket(socket.AF_UNIX)
+    path.unlink(missing_ok=True)
+    listener.bind(str(path))
+    path.chmod(0o666)
+    listener.listen(128)
+    return listener
+
+
+def door(root: Path, host: str, port: int, path: str) -> str:
     """Open the door, or find it open. One that is older or does not answer is replaced."""
     import secrets
 
@@ -862,6 +873,7 @@ def door(root: Path, host: str, port: int) -> str:
         alive = bool(other) and birth(other["pid"]) == other["birth"]
         token = other.get("token", "") if alive else ""
         fit = token and other["version"] >= VERSION and port in (0, other["port"])
+        fit = fit and path == other.get("path", "") and (not path or Path(path).is_socket())
         if fit and door_answers(other["port"], token):
             return json.dumps(other)
         if time.monotonic() > until:
@@ -874,14 +886,19 @@ def door(root: Path, host: str, port: int) -> str:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
     listener.listen(128)
+    beside = listen_at(Path(path)) if path else None
 
     def work(ready: Callable[[str], None]) -> None:
         me = os.getpid()
         where = listener.getsockname()[1]
         mine = {"version": VERSION, "pid": me, "birth": birth(me), "port": where, "token": token}
+        mine["path"] = path
         write_file(root / "door", mine)
         ready(json.dumps(mine))
-        serve(listener, Door(root, token).handle)
+        handle = Door(root, token).handle
+        if beside:
+            threading.Thread(target=serve, args=(beside, handle), daemon=True).start()
+        serve(listener, handle)
 
     return detach(root, work)
 
@@ -904,6 +921,7 @@ def main() -> None:
     command.add_argument("--root", required=True, type=Path)
     command.add_argument("--host", default="0.0.0.0")  # noqa: S104 the provider's proxy comes from outside
     command.add_argument("--port", required=True, type=int)
+    command.add_argument("--socket", default="")
     command = commands.add_parser("ctl")
     command.add_argument("dir", type=Path)
     command.add_argument("method", choices=("GET", "POST"))
@@ -913,7 +931,7 @@ def main() -> None:
     if given.command == "keep":
         said = keep(given.dir.absolute())
     elif given.command == "door":
-        said = door(given.root.absolute(), given.host, given.port)
+        said = door(given.root.absolute(), given.host, given.port, given.socket)
     else:
         said = ctl(given.dir.absolute(), given.method, given.target)
     print(said.strip())

@@ -9,6 +9,7 @@ from bot.settings import Settings
 from sandbox.cgroups import Limits
 from sandbox.daytona import Account, DaytonaProvider
 from sandbox.daytona_network import network_of
+from sandbox.docker import docker_provider
 from sandbox.e2b import Account as E2BAccount
 from sandbox.e2b import E2BProvider
 from sandbox.e2b_network import network_of as e2b_network_of
@@ -24,6 +25,8 @@ def provider_of(settings: Settings) -> Provider:
             return _daytona(settings)
         case "e2b":
             return _e2b(settings)
+        case "docker":
+            return _docker(settings)
 
 
 def hosts_of(settings: Settings) -> Hosts:
@@ -96,4 +99,19 @@ def _e2b(settings: Settings) -> Provider:
             network=e2b_network_of(settings.egress.mode, settings.egress.allow),
             extra=about.extra,
         )
+    )
+
+
+def _docker(settings: Settings) -> Provider:
+    about = settings.docker
+    return docker_provider(
+        settings.data_dir / "sandboxes" / "docker",
+        host=about.host,
+        image=about.image,
+        runtime=about.runtime,
+        user=about.user,
+        mode=settings.egress.mode,
+        allow=settings.egress.allow,
+        loopback=settings.egress.loopback,
+        limits=Limits(settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus),
     )

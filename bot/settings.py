@@ -173,7 +173,7 @@ class SandboxSettings(Section):
     ports that agents share; without it they don't. memory (bytes, or as in 4GiB), pids (processes and
     threads), cpus (processors' time): limits of each sandbox; 0: none."""
 
-    provider: Literal["local", "daytona", "e2b"] = "local"
+    provider: Literal["local", "daytona", "e2b", "docker"] = "local"
     unsafe: bool = False
     idle_stop: float = Field(default=1800, gt=0)
     ttl: float = Field(default=0, ge=0)
@@ -220,6 +220,16 @@ class E2BSettings(Section):
     extra: Annotated[dict[str, Any], NoDecode] = Field(default_factory=dict)
 
     _object = field_validator("extra", mode="before")(_json_object)
+
+
+class DockerSettings(Section):
+    """The engine on the bot's own machine. host: its socket. image: what containers are made of. runtime: the
+    engine's name of another one than its default, as runsc. user: uid:gid of all that runs in them."""
+
+    host: str = "unix:///var/run/docker.sock"
+    image: str = "node:22-bookworm"
+    runtime: str = ""
+    user: str = "1000:1000"
 
 
 class EgressSettings(Section):
@@ -327,6 +337,7 @@ class Settings(BaseSettings):
     sandbox: SandboxSettings = SandboxSettings()
     daytona: DaytonaSettings = DaytonaSettings()
     e2b: E2BSettings = E2BSettings()
+    docker: DockerSettings = DockerSettings()
     egress: EgressSettings = EgressSettings()
     agent: AgentSettings = AgentSettings()
     anthropic: AnthropicSettings = AnthropicSettings()

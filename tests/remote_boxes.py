@@ -67,7 +67,7 @@ class DirectoryBox:
         await self.state()
         (self.root / "box.json").unlink()
         await self._end_processes()
-        await asyncio.to_thread(_remove_tree, self.root)
+        await asyncio.to_thread(remove_tree, self.root)
 
     async def touch(self, idle_stop: float) -> None:
         await self.state()
@@ -190,7 +190,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _remove_tree(root: Path) -> None:
+def remove_tree(root: Path) -> None:
     for directory, names, _ in os.walk(root):
         for name in names:
             Path(directory, name).chmod(stat.S_IRWXU)

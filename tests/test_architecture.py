@@ -42,7 +42,7 @@ PLACES = {
     "procrastinate": "storage/",
     "daytona": "sandbox/daytona.py",
     "e2b": "sandbox/e2b.py",
-    "docker": "sandbox/docker.py",
+    "aiodocker": "sandbox/docker.py",
 }
 
 # Half of another library, which pins it exactly.

@@ -14,11 +14,14 @@ import pytest
 from bot.errors import ProviderUnavailable, SandboxGone
 from bot.ports import Provider, Sandbox
 from sandbox.bubblewrap import Options
+from sandbox.container import Engine
 from sandbox.daytona import Account, DaytonaBox, DaytonaProvider
+from sandbox.docker import DockerProvider
 from sandbox.isolation import Bubblewrap, Unisolated
 from sandbox.local import LocalProvider
 from tests.boxes import cannot_be_tested
 from tests.daytona_server import KEY, DaytonaServer
+from tests.docker_engine import IMAGE, LIVE_HOST, LIVE_IMAGE, DockerEngine
 from tests.e2b_server import E2BServer, NearE2B
 from tests.remote_boxes import DirectoryProvider
 
@@ -86,13 +89,44 @@ async def e2b_server(tmp_path: Path) -> AsyncIterator[E2BServer]:
     await server.close()
 
 
-@pytest.fixture(params=[*PROVIDERS, "daytona", "daytona-live", "e2b"])
+async def containers(tmp_path: Path, *, live: bool) -> AsyncIterator[Make]:
+    made: list[Provider] = []
+    mark = f"sandpiper-test-{secrets.token_hex(4)}"  # a real engine may have others
+    engine = DockerEngine(tmp_path / "engine")
+    if not live:
+        await engine.start()
+    about = Engine(LIVE_HOST, LIVE_IMAGE) if live else Engine(engine.url, IMAGE)
+
+    def provider() -> Provider:
+        try:
+            made.append(DockerProvider(tmp_path / "docker", about, allow=(), mark=mark))
+        except ProviderUnavailable as error:
+            pytest.skip(str(error))
+        return made[-1]
+
+    yield provider
+    for one in made:
+        await one.close()
+    if not live:
+        await engine.close()
+
+
+@pytest.fixture(
+    params=[*PROVIDERS, "daytona", "daytona-live", "e2b", "docker", *(["docker-live"] if LIVE_IMAGE else [])]
+)
 async def make(
-    request: pytest.FixtureRequest, tmp_path: Path, daytona: DaytonaServer, e2b_server: E2BServer
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    daytona: DaytonaServer,
+    e2b_server: E2BServer,
 ) -> AsyncIterator[Make]:
     reason = KNOWN_FAILURES.get(request.function.__name__, {}).get(request.param)
     if reason:
         pytest.skip(reason)
+    if request.param in ("docker", "docker-live"):
+        async for make in containers(tmp_path, live=request.param == "docker-live"):
+            yield make
+        return
     if request.param == "daytona-live" and not os.environ.get(LIVE_KEY):
         pytest.skip(f"{LIVE_KEY} is not set: it needs an account at Daytona, and costs what boxes cost")
     in_the_cloud: dict[str, Make] = {

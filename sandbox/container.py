@@ -1,0 +1,126 @@
+"""What is asked of a container engine for one sandbox: written down whole, so that it can be read and tested.
+
+Names and values as in Docker's Engine API 1.41.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sandbox.cgroups import Limits
+
+API = (1, 41)  # Engine 20.10: private control group namespaces
+MADE_OF = "sandpiper.made-of"  # of a container: what it was made of
+
+ROOT = "/sandbox"  # where the volume is
+HOME = f"{ROOT}/home"
+OUT = "/run/sandpiper/out"  # the egress proxy's socket, and nothing else
+DOOR = "/run/sandpiper/door"  # the supervisor's socket
+
+GB = 1 << 30
+TMP = "rw,nosuid,nodev,exec,mode=1777,size={}"
+SHM_SIZE = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """host: unix:///path of the engine's socket. image: what containers are made of; it needs python3 and
+    git. runtime: the engine's name of another OCI runtime, "": its default. user: numbers, as uid:gid.
+    limits: of each container."""
+
+    host: str = "unix:///var/run/docker.sock"
+    image: str = "node:22-bookworm"
+    runtime: str = ""
+    user: str = "1000:1000"
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def ids(self) -> tuple[int, int]:
+        uid, _, gid = self.user.partition(":")
+        return int(uid), int(gid)
+
+
+def container(
+    engine: Engine, image_id: str, volume: str, labels: Mapping[str, str], place: Path
+) -> dict[str, Any]:
+    """The body of `POST /containers/create`. place: our directory of this sandbox."""
+    limits = engine.limits
+    host: dict[str, Any] = {
+        # No network at all: what leads out, and in, are two sockets.
+        "NetworkMode": "none",
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true"],
+        "Privileged": False,
+        "Init": True,
+        "ReadonlyRootfs": True,
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "RestartPolicy": {"Name": "no"},
+        "LogConfig": {"Type": "none"},
+        "Tmpfs": {"/tmp": TMP.format(GB), "/var/tmp": TMP.format(GB)},  # noqa: S108 in the container
+        "ShmSize": SHM_SIZE,
+        "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+        "Mounts": [
+            {"Type": "volume", "Source": volume, "Target": ROOT},
+            {"Type": "bind", "Source": str(place / "out" / "box"), "Target": OUT, "ReadOnly": True},
+            {"Type": "bind", "Source": str(place / "door"), "Target": DOOR},
+            *(
+                {
+                    "Type": "bind",
+                    "Source": str(place / "etc" / name),
+                    "Target": f"/etc/{name}",
+                    "ReadOnly": True,
+                }
+                for name in etc_files(engine)
+            ),
+        ],
+    }
+    if limits.memory:
+        host |= {"Memory": limits.memory, "MemorySwap": limits.memory}  # so swap does not come on top
+    if limits.pids:
+        host["PidsLimit"] = limits.pids
+    if limits.cpus:
+        host["NanoCpus"] = round(limits.cpus * 1e9)
+    if engine.runtime:
+        host["Runtime"] = engine.runtime
+    body: dict[str, Any] = {
+        "Image": image_id,
+        "User": engine.user,
+        "Hostname": "sandbox",
+        "WorkingDir": ROOT,
+        "Env": [f"HOME={HOME}"],
+        # It only has to be there: programs are started in it.
+        "Entrypoint": ["sleep", "2147483647"],
+        "Cmd": [],
+        "StopSignal": "SIGTERM",
+        "HostConfig": host,
+    }
+    made_of = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    return {**body, "Labels": {**labels, MADE_OF: made_of}}
+
+
+def etc_files(engine: Engine) -> dict[str, str]:
+    """Programs want a name for their user, whatever the image knows."""
+    uid, gid = engine.ids
+    return {
+        "passwd": f"root:x:0:0:root:/nonexistent:/bin/sh\nagent:x:{uid}:{gid}:agent:{HOME}:/bin/sh\n",
+        "group": f"root:x:0:\nagent:x:{gid}:\n",
+    }
+
+
+def home_archive(engine: Engine) -> bytes:
+    """The home's directory, for a fresh volume is root's."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        about = tarfile.TarInfo("home")
+        about.type, about.mode = tarfile.DIRTYPE, 0o700
+        about.uid, about.gid = engine.ids
+        tar.addfile(about)
+    return archive.getvalue()

@@ -1,0 +1,448 @@
+"""Sandboxes in containers of a Docker engine on this machine. The only file that knows its SDK (aiodocker),
+which is an extra: it is imported when it is used.
+
+A sandbox is a volume, with the home and the labels; its container can be made again at any time, and is when
+it is started with other settings than it was made with (docs/decisions/0017).
+
+    <directory>/engine       the engine's own name for itself, so that another one is not taken for it
+                <id>/out     the egress proxy; out/box, with its socket, is in the container
+                     door    in the container too: the supervisor's socket
+                     etc     files of the container's /etc
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+
+from bot.errors import (
+    ProviderAway,
+    ProviderUnavailable,
+    SandboxError,
+    SandboxFull,
+    SandboxGone,
+    SandboxNotRunning,
+    SandboxUnreachable,
+    SettingsError,
+)
+from bot.models import DeniedHost, SandboxState
+from sandbox.box import Address, Said
+from sandbox.cgroups import SETTINGS, Limits
+from sandbox.container import API, DOOR, MADE_OF, OUT, ROOT, Engine, container, etc_files, home_archive
+from sandbox.container_errors import in_our_words
+from sandbox.container_exec import listen, pieces, that_says_its_end
+from sandbox.egress_modes import EgressMode, hosts_of
+from sandbox.local_egress import Egress
+from sandbox.machine import host_of
+from sandbox.remote import RemoteSandbox
+from sandbox.remote_supervisor import DOOR_PORT, persistently
+from sandbox.unix_door import UnixDoors
+
+log = logging.getLogger(__name__)
+
+PULL_WITHIN = 1800.0  # seconds
+TRANSFER_WITHIN = 600.0
+LOOK_WITHIN = 60.0
+STOP_GRACE = 5  # seconds
+ID = re.compile(r"sandpiper-[0-9a-f]{16}")
+
+# $1 path, $2 bytes. The SDK cannot close stdin alone.
+UPLOAD = """
+exec 2>&1; mkdir -p -- "$(dirname -- "$1")" && head -c "$2" >"$1.part" &&
+test "$(wc -c <"$1.part")" -eq "$2" && mv -f -- "$1.part" "$1"
+"""
+# Version 2 of control groups, and version 1.
+KILLS = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null; true"
+
+
+class DockerBox:
+    def __init__(self, provider: DockerProvider, id: str, labels: Mapping[str, str]) -> None:
+        self._provider = provider
+        self.id = id
+        self.labels: Mapping[str, str] = {k: v for k, v in labels.items() if k != provider.mark}
+        self.place = provider.directory / id
+        self.egress = provider.egress_of(id)
+
+    async def state(self) -> SandboxState:
+        await self._provider.labels_of(self.id)
+        return _state_of(await self._show())
+
+    async def start(self) -> None:
+        await self._provider.labels_of(self.id)
+        about = await self._show()
+        await self._way_out()
+        if _state_of(about) is SandboxState.RUNNING:
+            return
+        with self._told():
+            if about and about["State"].get("Paused"):
+                await self._container().unpause()
+            else:
+                await self._make(about)
+                await self._container().start()
+        if (await self.run(f"test -S {OUT}/proxy.sock", timeout=LOOK_WITHIN)).code != 0:
+            raise SandboxError(
+                f"The Docker engine does not see {self.place}, where the sandbox's way out is.",
+                "Bot and engine have to share a machine, and SANDPIPER_DATA_DIR one path on it.",
+            )
+
+    async def stop(self) -> None:
+        await self._provider.labels_of(self.id)
+        with self._told(404):
+            await self._container().stop(t=STOP_GRACE)
+        await self.egress.stop()
+
+    async def delete(self) -> None:
+        await self._provider.labels_of(self.id)
+        with contextlib.suppress(SandboxError):  # what the box's user made there, only that user may remove
+            await self.run(f"rm -rf {DOOR}/*", timeout=LOOK_WITHIN)
+        with self._told(404):
+            await self._container().delete(force=True)
+        await self.egress.stop()
+        await asyncio.to_thread(shutil.rmtree, self.place, ignore_errors=True)
+        if self.place.exists():
+            log.warning("sandbox %s: %s could not be deleted; delete it as root", self.id, self.place)
+        with self._told(404):
+            volume = await self._provider.client.volumes.get(self.id)
+            await volume.delete()
+
+    async def touch(self, idle_stop: float) -> None:
+        """It does not stop itself; but the proxy beside it can have died under it."""
+        if await self.state() is SandboxState.RUNNING:
+            await self._way_out()
+
+    async def run(self, command: str, *, timeout: float) -> Said:
+        said = bytearray()
+        code = await self._exec(("sh", "-c", command), said, timeout=timeout)
+        return Said(code, said.decode(errors="replace"))
+
+    async def upload(self, content: bytes | Path, path: str) -> None:
+        """By the box's own user. The engine's archives are root's hand, and miss what is a tmpfs."""
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        argv = ("sh", "-c", UPLOAD, "upload", path, str(size))
+        said = bytearray()
+        code = await self._exec(argv, said, stdin=pieces(content), timeout=TRANSFER_WITHIN)
+        if code == 0:
+            return
+        why = (said.decode(errors="replace").strip() or f"exit code {code}").splitlines()[-1]
+        if "No space left" in why or "quota" in why.lower():
+            raise SandboxFull(f"There is no space left for {path}.", "Delete files in the sandbox's home.")
+        raise SandboxError(f"{path} could not be written: {why}.")
+
+    async def download(self, path: str, target: Path, *, limit: int) -> None:
+        argv = ("sh", "-c", 'head -c "$1" -- "$2" 2>/dev/null', "download", str(limit + 1), path)
+        with target.open("wb") as file:
+            code = await self._exec(argv, file.write, timeout=TRANSFER_WITHIN)
+        if code != 0:
+            raise SandboxError(f"{path} in the sandbox cannot be read.")
+
+    async def door(self, port: int) -> Address | None:
+        return Address(f"http://{self.id}") if port == DOOR_PORT else None
+
+    # how
+
+    def _container(self) -> Any:
+        return self._provider.client.containers.container(self.id)
+
+    def _told(self, *passes: int) -> contextlib.AbstractContextManager[None]:
+        return told(self._provider.engine.host, *passes)
+
+    async def _show(self) -> dict[str, Any] | None:
+        with self._told(404):
+            return dict(await self._container().show())
+        return None
+
+    async def _way_out(self) -> None:
+        self.place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.place.chmod(0o700)  # for what is below it is open to the user ids of containers
+        door = self.place / "door"
+        door.mkdir(exist_ok=True)
+        door.chmod(0o777)
+        etc = self.place / "etc"
+        etc.mkdir(exist_ok=True)
+        for name, text in etc_files(self._provider.engine).items():
+            (etc / name).write_text(text, encoding="utf-8")
+            (etc / name).chmod(0o644)
+        await self.egress.ensure(())
+
+    async def _make(self, about: dict[str, Any] | None) -> None:
+        """Have a container that is made as the settings say."""
+        engine = self._provider.engine
+        try:
+            image = await self._provider.image()
+        except SandboxError as error:
+            if about is None:
+                raise
+            log.warning("sandbox %s starts as it was made: %s", self.id, error)
+            return
+        labels = {**self.labels, self._provider.mark: "sandbox"}
+        wanted = container(engine, image, self.id, labels, self.place)
+        if about is not None:
+            if about["Config"]["Labels"].get(MADE_OF) == wanted["Labels"][MADE_OF]:
+                return
+            with self._told(404):
+                await self._container().delete(force=True)
+        with self._told(409):  # made by another bot just now
+            await self._provider.client.containers.create(wanted, name=self.id)
+        await self._container().put_archive(ROOT, home_archive(engine))
+
+    async def _exec(
+        self,
+        argv: Sequence[str],
+        said: bytearray | Callable[[bytes], object],
+        *,
+        stdin: AsyncIterator[bytes] | None = None,
+        timeout: float,
+    ) -> int:
+        """Run a program as the box's user; its exit code. said: takes its stdout, or if it is a bytearray
+        also its stderr."""
+        word = secrets.token_hex(8)
+        try:
+            async with asyncio.timeout(timeout):
+                with self._told():
+                    made = await self._container().exec(
+                        that_says_its_end(argv, word), stdin=stdin is not None
+                    )
+                    async with made.start() as stream:
+                        code = await listen(stream, said, stdin, word)
+        except (SandboxError, TimeoutError) as error:
+            await self._must_run()
+            if isinstance(error, SandboxError):
+                raise
+            raise SandboxUnreachable(f"A command in {self.id} took longer than {timeout:g} s.") from error
+        if code is None:
+            await self._must_run()
+            raise SandboxUnreachable(f"The connection to a command in {self.id} was lost.")
+        return code
+
+    async def _must_run(self) -> None:
+        if await self.state() is not SandboxState.RUNNING:
+            raise SandboxNotRunning(f"The sandbox {self.id} is stopped.")
+
+
+class DockerSandbox(RemoteSandbox):
+    def __init__(self, box: DockerBox, client: httpx.AsyncClient) -> None:
+        super().__init__(box, client, host="127.0.0.1", socket=f"{DOOR}/sock")
+        self._docker = box
+
+    async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
+        return self._docker.egress.denied(since)
+
+    async def memory_kills(self) -> int:
+        said = await persistently(lambda: self._docker.run(KILLS, timeout=LOOK_WITHIN))
+        found = re.search(r"^oom_kill (\d+)$", said.output, re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    async def _way_out(self) -> Sequence[str]:
+        await self._docker.egress.ensure(())
+        return ("--socket", f"{OUT}/proxy.sock", "--port", "0")
+
+
+def docker_provider(
+    directory: Path,
+    *,
+    host: str,
+    image: str,
+    runtime: str = "",
+    user: str = "1000:1000",
+    mode: EgressMode = "registries",
+    allow: Sequence[str] = (),
+    loopback: Sequence[str] = (),
+    limits: Limits | None = None,
+) -> DockerProvider:
+    """The provider that the operator's settings describe. Raises SettingsError that names the variable,
+    ProviderUnavailable where the SDK is not installed."""
+    if not re.fullmatch(r"unix://(/[^/]+)+", host):
+        raise SettingsError(
+            f"SANDPIPER_DOCKER_HOST: '{host}' is no socket of this machine.",
+            "Write it as unix:///var/run/docker.sock; bot and engine have to share a machine.",
+        )
+    if not re.fullmatch(r"[1-9]\d{0,9}:[1-9]\d{0,9}", user):
+        raise SettingsError(
+            f"SANDPIPER_DOCKER_USER: '{user}' is no ordinary user.",
+            "Write numbers, as in 1000:1000; not root's.",
+        )
+    if loopback:
+        raise SettingsError(
+            "SANDPIPER_EGRESS_LOOPBACK leads to services of this machine, and containers are not led there.",
+            "Leave it empty, or use the local provider.",
+        )
+    engine = Engine(host, image, runtime, user, limits or Limits())
+    return DockerProvider(directory, engine, hosts_of(mode, allow))
+
+
+class DockerProvider:
+    """directory: of this machine, and the same path for the engine. allow: host:port patterns that boxes
+    reach. mark: the label of all that is ours at the engine."""
+
+    name = "docker"
+    warning = ""
+    separates_sessions = False  # one user, one file system
+
+    def __init__(
+        self, directory: Path, engine: Engine, allow: Sequence[str], *, mark: str = "sandpiper"
+    ) -> None:
+        try:
+            from aiodocker import Docker
+        except ImportError as error:
+            raise ProviderUnavailable(
+                "The SDK of Docker is not installed.", "Install it: pip install 'aiodocker>=0.27,<0.28'."
+            ) from error
+        self.directory = directory.absolute()
+        self.engine = engine
+        self.mark = mark
+        self._allow = tuple(allow)
+        self._sdk = Docker
+        self._docker: Any = None
+        self._http = httpx.AsyncClient(transport=UnixDoors(self._socket_of), trust_env=False)
+        self._egress: dict[str, Egress] = {}
+        self._pulling = asyncio.Lock()
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.host = host_of(self.directory)
+
+    @property
+    def client(self) -> Any:
+        if self._docker is None:  # it wants a running loop
+            self._docker = self._sdk(url=self.engine.host)
+        return self._docker
+
+    async def check(self) -> None:
+        try:
+            with told(self.engine.host):
+                version, about = await self.client.version(), await self.client.system.info()
+        except (ProviderAway, SandboxUnreachable) as error:
+            raise ProviderUnavailable(error.what, error.mend) from error
+        has = tuple(map(int, version["ApiVersion"].split(".")))
+        if has < API or about["OSType"] != "linux":
+            raise ProviderUnavailable(
+                f"The Docker engine {version.get('Version')} ({about['OSType']}) is not fit for sandboxes.",
+                "It has to be one for Linux, 20.10 or newer.",
+            )
+        if self.engine.runtime and self.engine.runtime not in about["Runtimes"]:
+            raise ProviderUnavailable(
+                f"The Docker engine has no runtime '{self.engine.runtime}'.",
+                f"SANDPIPER_DOCKER_RUNTIME is one of: {', '.join(about['Runtimes'])}.",
+            )
+        can = {"memory": "MemoryLimit", "pids": "PidsLimit", "cpu": "CpuCfsQuota"}
+        for name in self.engine.limits.controllers:
+            if not about.get(can[name]):
+                raise ProviderUnavailable(
+                    f"The Docker engine's machine cannot keep {SETTINGS[name]}.",
+                    "Have its kernel's control groups switched on, or leave that setting empty.",
+                )
+        if not await self._is_known(about["ID"]):
+            raise ProviderUnavailable(
+                f"{self.engine.host} is another Docker engine than the one that has the sandboxes.",
+                f"Set SANDPIPER_DOCKER_HOST to that one. To begin anew, delete {self.directory / 'engine'}.",
+            )
+
+    async def create(self, labels: Mapping[str, str]) -> DockerSandbox:
+        id = f"sandpiper-{secrets.token_hex(8)}"
+        marked = {**labels, self.mark: "sandbox"}
+        with told(self.engine.host):
+            await self.client.volumes.create({"Name": id, "Labels": marked})
+        sandbox = self._sandbox(id, marked)
+        await sandbox.start()
+        return sandbox
+
+    async def find(self, labels: Mapping[str, str]) -> Sequence[DockerSandbox]:
+        wanted = [self.mark, *(f"{name}={value}" for name, value in labels.items())]
+        with told(self.engine.host):
+            volumes = (await self.client.volumes.list(filters={"label": wanted}))["Volumes"] or []
+        found = sorted(volumes, key=lambda one: (one["CreatedAt"], one["Name"]))
+        return [self._sandbox(one["Name"], one["Labels"]) for one in found if ID.fullmatch(one["Name"])]
+
+    async def get(self, id: str) -> DockerSandbox:
+        if not ID.fullmatch(id):
+            raise SandboxGone(f"There is no sandbox '{id}' in Docker.")
+        sandbox = self._sandbox(id, await self.labels_of(id))
+        await sandbox.state()
+        return sandbox
+
+    async def close(self) -> None:
+        """Containers and proxies go on by themselves."""
+        await self._http.aclose()
+        if self._docker is not None:
+            await self._docker.close()
+
+    # for its boxes
+
+    async def labels_of(self, id: str) -> Mapping[str, str]:
+        """Raises SandboxGone."""
+        about: dict[str, Any] | None = None
+        with told(self.engine.host, 404):
+            about = await (await self.client.volumes.get(id)).show()
+        if about is None:
+            with told(self.engine.host):
+                engine = (await self.client.system.info())["ID"]
+            if not await self._is_known(engine):
+                raise SandboxUnreachable(f"{self.engine.host} is another Docker engine than the one of {id}.")
+            raise SandboxGone(f"There is no sandbox {id} in Docker.")
+        return about["Labels"] or {}
+
+    async def image(self) -> str:
+        """The id of the image, which is pulled where it is not there."""
+        async with self._pulling:
+            name = self.engine.image
+            for pulled in (False, True):
+                with told(self.engine.host, 404):
+                    return str((await self.client.images.inspect(name))["Id"])
+                if pulled:
+                    break
+                log.info("Docker pulls the image %s", name)
+                with told(self.engine.host, image=name):
+                    async with asyncio.timeout(PULL_WITHIN):
+                        await self.client.images.pull(name)
+        raise SandboxError(f"Docker has pulled {name}, but does not have it.")
+
+    def egress_of(self, id: str) -> Egress:
+        if id not in self._egress:
+            self._egress[id] = Egress(self.directory / id / "out", self._allow, shared=True)
+        return self._egress[id]
+
+    def _sandbox(self, id: str, labels: Mapping[str, str]) -> DockerSandbox:
+        return DockerSandbox(DockerBox(self, id, labels), self._http)
+
+    def _socket_of(self, host: str) -> Path | None:
+        return self.directory / host / "door" / "sock" if ID.fullmatch(host) else None
+
+    async def _is_known(self, engine: str) -> bool:
+        """Whether it is the engine that we have always had; the first one is."""
+        path = self.directory / "engine"
+        if not path.exists():
+            path.write_text(engine, encoding="utf-8")
+        return path.read_text(encoding="utf-8") == engine
+
+
+def _state_of(about: Mapping[str, Any] | None) -> SandboxState:
+    """Also what is paused, restarting or dead is started by `start`."""
+    state = about["State"] if about else {}
+    on = state.get("Running") and not state.get("Paused") and not state.get("Restarting")
+    return SandboxState.RUNNING if on else SandboxState.STOPPED
+
+
+@contextlib.contextmanager
+def told(host: str, *passes: int, image: str = "") -> Iterator[None]:
+    """The SDK's errors in our words. passes: answers of the engine that are as good as done. image: the one
+    that is being pulled."""
+    from aiodocker import DockerError
+
+    try:
+        yield
+    except DockerError as error:
+        if error.status not in passes:
+            raise in_our_words(error, host, image) from error
+    except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+        what = str(error) or type(error).__name__
+        if image:
+            raise SandboxUnreachable(f"Docker did not get to pull {image}: {what}.") from error
+        raise SandboxUnreachable(f"The Docker engine at {host} does not answer: {what}.") from error

@@ -28,6 +28,7 @@ OURS = (*PRODUCT, "tests")
 COMPOSERS = frozenset(
     {"bot.app", "bot.app_agents", "bot.app_sandboxes", "bot.cli", "bot.__main__"}
 )  # the only ones who know every part
+SETTINGS = frozenset({"bot.settings", "bot.settings_sandboxes"})
 WITH_PLAYGROUND = frozenset({"bot.cli"})  # the demo
 VOCABULARY = frozenset({"bot", "bot.ports", "bot.models", "bot.events", "bot.errors", "bot.timeline"})
 
@@ -152,7 +153,7 @@ def test_the_core_needs_no_vendor_no_http_and_no_sql() -> None:
         one
         for one in imports()
         if is_core(one.importer)
-        and one.importer != "bot.settings"
+        and one.importer not in SETTINGS
         and one.top not in sys.stdlib_module_names
         and one.top not in PRODUCT
     )
@@ -162,8 +163,8 @@ def test_only_the_composition_roots_read_the_settings() -> None:
     none_of(
         one
         for one in imports()
-        if one.target == "bot.settings"
-        and one.importer not in COMPOSERS
+        if one.target in SETTINGS
+        and one.importer not in COMPOSERS | SETTINGS
         and not within(one.importer, "tests")
     )
 

@@ -11,7 +11,7 @@ from bot.errors import SandboxNotRunning
 from bot.models import Chunk, Launch, Outcome, SandboxState
 from bot.sandboxes import Ages
 from bot.sessions import Defaults
-from bot.settings import SandboxSettings
+from bot.settings_sandboxes import SandboxSettings
 from tests.fakes import FakeClock
 from tests.town import BEN, OPEN, town
 from tests.world import HostSandbox, Script, ScriptedProcess

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from bot.doctor import Hosts
 from bot.errors import SettingsError
 from bot.ports import Provider
@@ -9,6 +11,7 @@ from bot.settings import Settings
 from sandbox.cgroups import Limits
 from sandbox.daytona import Account, DaytonaProvider
 from sandbox.daytona_network import network_of
+from sandbox.daytona_snapshots import Size, build
 from sandbox.docker import docker_provider
 from sandbox.e2b import Account as E2BAccount
 from sandbox.e2b import E2BProvider
@@ -115,3 +118,14 @@ def _docker(settings: Settings) -> Provider:
         loopback=settings.egress.loopback,
         limits=Limits(settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus),
     )
+
+
+async def build_snapshot(
+    settings: Settings, text: str, name: str, size: Size, say: Callable[[str], None]
+) -> None:
+    """Have the account at Daytona build a Dockerfile. Raises SandpiperError."""
+    about = settings.daytona
+    key = about.api_key.get_secret_value()
+    if not key:
+        raise SettingsError("There is no key of Daytona.", "Set SANDPIPER_DAYTONA_API_KEY.")
+    await build(Account(key, about.api_url, target=about.target), text, name, size, say)

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from bot.app import VERSION, operate, prove, serve
+from bot.app_sandboxes import build_snapshot
 from bot.doctor import Outcome, Result, line
 from bot.doctor_checks import CHECKS
 from bot.errors import SandpiperError, SettingsError
 from bot.redact import redact
 from bot.settings import Settings, load
+from sandbox.daytona_snapshots import Size
+from sandbox.template import dockerfile, named
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -30,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.command == "doctor":
             return _doctor(arguments)
-        {"serve": _serve, "sandboxes": _sandboxes, "demo": _demo}[arguments.command](arguments)
+        commands = {"serve": _serve, "sandboxes": _sandboxes, "snapshot": _snapshot, "demo": _demo}
+        commands[arguments.command](arguments)
     except SandpiperError as error:
         print(f"sandpiper: {error}", file=sys.stderr)
         return 2
@@ -65,11 +69,44 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="try whether the provider of sandboxes does what it has to")
     doctor.add_argument("--provider", nargs="?", const="", default="", help="default: the configured one")
     doctor.add_argument("--env-file", type=Path, help="default: .env, where there is one")
+    snapshot = commands.add_parser("snapshot", help="what remote sandboxes are made of")
+    making = snapshot.add_subparsers(dest="do", required=True)
+    build = making.add_parser("build", help="have Daytona build it, and say the setting to use")
+    build.add_argument("--env-file", type=Path, help="default: .env, where there is one")
+    build.add_argument("--name", default="", help="default: made of the Dockerfile's content")
+    build.add_argument("--cpu", type=_amount, default=2, help="of each sandbox; default: 2")
+    build.add_argument("--memory", type=_amount, default=4, help="GiB of each sandbox; default: 4")
+    build.add_argument("--disk", type=_amount, default=10, help="GiB of each sandbox; default: 10")
+    shown = making.add_parser("dockerfile", help="print it, for Docker and E2B")
+    for one in (build, shown):
+        one.add_argument("--from", dest="more", type=Path, help="a Dockerfile of yours that goes on with it")
     demo = commands.add_parser("demo", help="try everything on this machine, without any account")
     demo.add_argument("--agent", choices=("scripted", "claude"), default="scripted")
     demo.add_argument("--port", type=int, default=None, help="of the page")
     demo.add_argument("--data-dir", type=Path, default=None, help="keep the demo's data there")
     return parser
+
+
+def _amount(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _snapshot(arguments: argparse.Namespace) -> None:
+    try:
+        more = arguments.more.read_text(encoding="utf-8") if arguments.more else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{arguments.more} cannot be read: {error}.") from error
+    text = dockerfile(more)
+    if arguments.do == "dockerfile":
+        print(text, end="")
+        return
+    name = arguments.name or named(text, VERSION)
+    size = Size(arguments.cpu, arguments.memory, arguments.disk)
+    settings = load(_named(arguments.env_file))
+    asyncio.run(build_snapshot(settings, text, name, size, lambda line: print(line, flush=True)))
+    print(f"Put this into the bot's settings:\n\nSANDPIPER_DAYTONA_SNAPSHOT={name}")
 
 
 def _demo(arguments: argparse.Namespace) -> None:

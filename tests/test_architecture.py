@@ -41,7 +41,7 @@ PLACES = {
     "aiosqlite": "storage/",
     "psycopg": "storage/",
     "procrastinate": "storage/",
-    "daytona": "sandbox/daytona.py",
+    "daytona": "sandbox/daytona",
     "e2b": "sandbox/e2b.py",
     "aiodocker": "sandbox/docker.py",
 }

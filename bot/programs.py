@@ -27,8 +27,24 @@ WRONG_VERSION = 64
 # the interpreter where the program's first line has it looked for on PATH, a line that changes when the
 # program does, and what it calls itself. $4: such a line of an earlier look.
 _LOOK = r"""
-PATH="$1/node_modules/.bin:$PATH"
-found=$(command -v -- "$2") || exit 127
+stamped() { stat -c '%n %s %i %y %z' -- "$(readlink -f -- "$1")"; }
+fits() {
+    test -z "$2" && return
+    case " $1 " in
+        *[!0-9A-Za-z.]"$2"[!0-9A-Za-z.+-]* | *[!0-9A-Za-z.]v"$2"[!0-9A-Za-z.+-]*) ;;
+        *) return 1 ;;
+    esac
+}
+says() { "$1" --version 2>&1 </dev/null | tail -n 3; }
+own="$1/node_modules/.bin"
+# The system's own comes first, where it is the right one: there no turn can have changed it.
+found=$(command -v -- "$2") || found=
+if test -x "$own/$2"; then
+    if test -z "$found"; then found=$own/$2
+    elif test "$(stamped "$found")" != "$4" && ! fits "$(says "$found")" "$3"; then found=$own/$2; fi
+fi
+test -n "$found" || exit 127
+test "$found" != "$own/$2" || PATH="$own:$PATH"
 echo "$found"
 first=$(head -c 200 -- "$found" | tr -d '\000' | head -n 1)
 words=${first#"#!/usr/bin/env "}
@@ -36,17 +52,12 @@ test "$words" != "$first" || words=
 words=${words#-S }
 case $words in *[!A-Za-z0-9_.=\ -]*) words= ;; esac
 named=$(command -v -- "${words%% *}") && echo "$named${words#"${words%% *}"}" || echo
-file=$(readlink -f -- "$found")
-stamp=$(stat -c '%n %s %i %y %z' -- "$file")
+stamp=$(stamped "$found")
 echo "$stamp"
 test "$stamp" = "$4" && exit 0
-told=$("$found" --version 2>&1 </dev/null | tail -n 3)
+told=$(says "$found")
 printf '%s\n' "$told"
-test -z "$3" && exit 0
-case " $told " in
-    *[!0-9A-Za-z.]"$3"[!0-9A-Za-z.+-]* | *[!0-9A-Za-z.]v"$3"[!0-9A-Za-z.+-]*) ;;
-    *) exit 64 ;;
-esac
+fits "$told" "$3" || exit 64
 """
 
 # $1 the directory, then the packages. Made aside, and the directory is a link to it that is changed in one

@@ -201,6 +201,40 @@ async def test_no_turn_changes_an_agents_program(
     assert await run(sandbox, command) == "acme v1.0.0"
 
 
+async def test_the_systems_own_program_comes_first_where_it_has_the_right_version(
+    registry: NpmRegistry, tmp_path: Path
+) -> None:
+    """As in an image that has the agents: what a turn can write to stands behind it."""
+    tool = tmp_path / "tool"
+    tool.mkdir()
+    (tool / "acme-agent").write_text(SAYS.format("outer acme", "1.0.0"))
+    (tool / "acme-agent").chmod(0o755)
+    port = int(registry.url.rpartition(":")[2])
+    npm = Path(shutil.which("npm") or "").resolve()
+    tools = (tool, *(() if npm.is_relative_to("/usr") else (npm.parents[3],)))
+    provider = LocalProvider(tmp_path / "boxes", Bubblewrap(Options(tools=tools, loopback=(port,)), allow=()))
+    try:
+        await provider.check()
+    except ProviderUnavailable as error:
+        cannot_be_tested(str(error))
+    box = await provider.create({})
+    told = Told()
+    programs = Programs({"acme": pinned(registry, "1.0.0"), "newer": pinned(registry, "1.1.0")})
+    installed = f"{box.agents}/acme/1.0.0/node_modules/.bin"
+    await as_npm(
+        box,
+        f"mkdir -p {installed}; echo 'echo planted 1.0.0' >{installed}/acme-agent; chmod +x {installed}/*",
+    )
+    for _ in range(2):
+        command = await programs.ready(box, "acme", told)
+        assert await run(box, command) == "outer acme v1.0.0"
+    assert not told
+    newer = await programs.ready(box, "newer", told)
+    assert await run(box, newer) == "acme v1.1.0" and told == ["@acme/agent@1.1.0"]
+    await box.delete()
+    await provider.close()
+
+
 async def test_an_installation_sees_nothing_of_a_persons(registry: NpmRegistry, sandbox: Sandbox) -> None:
     await run(sandbox, ("sh", "-c", "echo key >~/.secret"))
     assert await as_npm(sandbox, "ls -A ~ /workspace /repositories | grep -v :") == ""

@@ -56,7 +56,9 @@ ANA = Person(1, "slack:T1", Identity("slack", "slack:T1", "U_ANA", "Ana"))
 class NoStore:
     """Workspaces only tell the store where they are."""
 
-    async def set_workspace(self, session: str, branch: str, base: str, base_sha: str) -> None:
+    async def set_workspace(
+        self, session: str, branch: str, base: str, base_sha: str, repository: int
+    ) -> None:
         pass
 
 

@@ -112,6 +112,7 @@ async def prove(settings: Settings, tell: Callable[[Result], None]) -> Sequence[
 async def _running(settings: Settings) -> AsyncIterator[Core]:
     """Everything connected, with the edges open; closed again in the reverse order."""
     _trust(settings)
+    policy = _policy(settings)
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         dispatcher = QueueDispatcher()
@@ -160,7 +161,7 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
         waiting_for.discard("github")
         repositories = Repositories(app, ourselves)
         accounts = Accounts(app)
-        mirrors = Mirrors(settings.data_dir / "mirrors", settings.github.web_url)
+        mirrors = Mirrors(settings.data_dir / "mirrors", settings.github.web_url, policy.deadlines.git)
         forge = GitHubForge(app, repositories, accounts, mirrors, clock)
         surfaces: dict[str, Surface] = {"github": GitHubSurface(app, repositories, accounts, ourselves)}
 
@@ -185,7 +186,7 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
             scratch=_scratch(settings.data_dir),
             shared=settings.data_dir / "shared",
             owner=f"{socket.gethostname()}:{os.getpid()}",
-            policy=_policy(settings),
+            policy=policy,
             secrets=settings.secrets(),
             certificates=settings.certificates(),
         )

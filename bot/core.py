@@ -95,7 +95,9 @@ class Core:
         )
         self.reconcile = Reconcile(store, self.sandboxes)
         access = Access(forge, surfaces, policy.allowlist, policy.steer_policy, self.sandboxes.within_reach)
-        workspaces = Workspaces(store, forge, scratch, policy.git_name, policy.git_email)
+        workspaces = Workspaces(
+            store, forge, scratch, policy.git_name, policy.git_email, patience=policy.deadlines.git
+        )
         self.worktrees = PutAway(store, self.sandboxes, workspaces, clock, policy.ages.worktree)
         pull_requests = PullRequests(forge, workspaces, clock)
         endings = Endings(store, surfaces, self.sandboxes, workspaces, pull_requests, clock, policy.deadlines)

@@ -56,6 +56,7 @@ ALWAYS_KEPT = (
     Withdrawn,
 )
 TOO_MUCH = "From here on, the agent's steps are shown but not kept: they are too many."
+NO_END = 7 * 86400.0  # seconds, for what needs an end but has no deadline
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -77,6 +78,13 @@ class Deadlines:
         """How long a provider that is away is waited for at a turn's start: so long that the last word is
         its own, and not that a deadline passed."""
         return min(self.unreachable, 0.9 * self.prepare) if self.prepare else self.unreachable
+
+    @property
+    def git(self) -> float:
+        """How long one git command may take: none is ended before the phase that it belongs to."""
+        if not (self.prepare and self.publish):
+            return NO_END
+        return max(self.prepare, self.publish)
 
 
 class TurnStopped(SandpiperError):

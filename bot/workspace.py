@@ -19,8 +19,8 @@ from bot.last_words import LastWords
 from bot.models import TREE, Beside, CodeBundle, Launch, Place, Repository, Session, Work, branch_alias
 from bot.ports import Forge, Sandbox, Store
 
-BUNDLE_LIMIT = 512 * 1024 * 1024
-GIT_TIMEOUT = 300.0
+LARGEST_BUNDLE = 512 * 1024 * 1024  # bytes
+GIT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,24 @@ def branch_name(session: Session) -> str:
 
 
 class Workspaces:
-    """Opens sessions' workspaces and brings their commits out."""
+    """Opens sessions' workspaces and brings their commits out.
 
-    def __init__(self, store: Store, forge: Forge, scratch: Path, git_name: str, git_email: str) -> None:
+    patience: seconds for one script in a sandbox. largest: bytes of a bundle that is brought out.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        forge: Forge,
+        scratch: Path,
+        git_name: str,
+        git_email: str,
+        *,
+        patience: float = GIT_SECONDS,
+        largest: int = LARGEST_BUNDLE,
+    ) -> None:
+        self._patience = patience
+        self._largest = largest
         self._store = store
         self._forge = forge
         self._scratch = scratch
@@ -280,11 +295,20 @@ class Workspaces:
         await self._here(sandbox, session, scripts.ADOPT, commit)
 
     async def bundle(self, session: Session, sandbox: Sandbox, outgoing: Outgoing) -> Path:
-        """The commits as a bundle file of ours. The caller deletes it."""
+        """The commits as a bundle file of ours. The caller deletes it. Raises WorkspaceError."""
         inside = f"{sandbox.workspaces}/{session.id[:8]}/outgoing.bundle"
-        await self._here(sandbox, session, scripts.BUNDLE, inside, outgoing.work.head, *outgoing.known)
+        made = (inside, outgoing.work.head, *outgoing.known)
+        size = int(await self._here(sandbox, session, scripts.BUNDLE, *made))
+        if size > self._largest:
+            raise WorkspaceError(
+                f"The commits are {size / 2**20:,.0f} MB, and at most {self._largest / 2**20:,.0f} MB "
+                "are published at once.",
+                "Large files belong in Git LFS or outside of the repository: tell me to take them out of the "
+                "commits.",
+                repeatable=False,
+            )
         target = self._scratch / f"out-{session.id}.bundle"
-        await sandbox.download(inside, target, limit=BUNDLE_LIMIT)
+        await sandbox.download(inside, target, limit=self._largest)
         return target
 
     def alias(self, session: Session) -> str:
@@ -323,7 +347,7 @@ class Workspaces:
             visible=self._visible(session, sandbox),
             ours=True,
         )
-        result = await sandbox.run(launch, stdin=stdin, timeout=GIT_TIMEOUT)
+        result = await sandbox.run(launch, stdin=stdin, timeout=self._patience)
         if result.code != 0:
             said = LastWords()
             said.hear(result.err)
@@ -389,9 +413,15 @@ def _note(line: str, branch: str, base: str) -> str:
                 f"is on {about}."
             )
         case "submodules":
-            return "This repository has submodules. Their files are not brought in."
+            return (
+                "This repository has submodules. Their files are not brought in: their directories are empty "
+                "here, and stay as they are."
+            )
         case "lfs":
-            return "This repository keeps files in Git LFS. Only their pointers are brought in."
+            return (
+                "This repository keeps files in Git LFS. Only their pointers are brought in: leave them as "
+                "they are. A file that is added here is committed as it is, without LFS."
+            )
     return ""
 
 

@@ -357,7 +357,7 @@ else
 fi
 """
 
-# target, head, then commits the forge has
+# target, head, then commits the forge has; prints the bundle's bytes
 BUNDLE = f"""{HERE}
 target=$1 head=$2
 shift 2
@@ -365,6 +365,7 @@ mkdir -p "$(dirname "$target")"
 rm -rf -- "$target" "$target.lock"
 put "refs/sandpiper/outgoing/$branch" "$head"
 b bundle create -q "$target" "refs/sandpiper/outgoing/$branch" "$@"
+wc -c <"$target"
 """
 
 # $1 the worktree, $2 a path in it: where links lead to, below the worktree. The agent may move them about

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bot.errors import ForgeError, RepositoryUnknown
 from bot.models import Repository
-from handlers.github.git import GitFailed, git, with_token
+from handlers.github.git import TIMEOUT, GitFailed, git, with_token
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +24,13 @@ _DAMAGE = ("corrupt", "bad object", "not a git repository", "missing blob", "mis
 class Mirrors:
     """A bare repository per repository id under `directory`, made and fetched when it is needed.
 
-    git_url: what "/owner/name.git" is appended to. Whoever works with a mirror holds its lock, since
-    a fetch prunes. One process works in the directory at a time; what an earlier one left there
-    half done is cleared away.
+    git_url: what "/owner/name.git" is appended to. patience: seconds for a fetch, and for a bundle.
+    Whoever works with a mirror holds its lock, since a fetch prunes. One process works in the directory at a
+    time; what an earlier one left there half done is cleared away.
     """
 
-    def __init__(self, directory: Path, git_url: str) -> None:
+    def __init__(self, directory: Path, git_url: str, patience: float = TIMEOUT) -> None:
+        self._patience = patience
         self._directory = directory
         self.git_url = git_url.rstrip("/")
         self._locks: dict[int, asyncio.Lock] = {}
@@ -61,7 +62,7 @@ class Mirrors:
                     await self._fetch(path, repository, token)
                 except GitFailed as again:
                     raise unreachable(repository, again) from again
-            yield Mirror(path)
+            yield Mirror(path, self._patience)
 
     async def _fetch(self, path: Path, repository: Repository, token: str) -> None:
         if not path.exists():
@@ -72,6 +73,7 @@ class Mirrors:
             *("--no-auto-gc", "--", self.url(repository), f"+{_HEADS}*:{_HEADS}*"),
             cwd=path,
             config=self.auth(token),
+            timeout=self._patience,
         )
         try:
             await git("gc", "--quiet", "--auto", cwd=path)
@@ -98,8 +100,9 @@ class Mirrors:
 class Mirror:
     """One bare copy, while its lock is held."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = TIMEOUT) -> None:
         self.path = path
+        self._patience = patience
 
     async def heads(self) -> Mapping[str, str]:
         """Branch name → commit."""
@@ -124,6 +127,7 @@ class Mirror:
                 *("bundle", "create", "--quiet", str(to.absolute()), "--branches", "--stdin"),
                 cwd=self.path,
                 stdin=without,
+                timeout=self._patience,
             )
         except BaseException:
             to.unlink(missing_ok=True)

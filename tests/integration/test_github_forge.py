@@ -33,6 +33,23 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         yield stage
 
 
+async def test_a_fetch_that_takes_too_long_is_said_to_have(tmp_path: Path) -> None:
+    """Of a server that takes the request and does not answer."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        mirrors = Mirrors(tmp_path / "mirrors", f"http://127.0.0.1:{port}", patience=0.5)
+        with pytest.raises(ForgeError, match=r"stopped after 0\.5 s") as failed:
+            async with mirrors.fresh(Repository(1, WEB, "main", False, 1), "token"):
+                pass
+    assert failed.value.retryable
+
+
 async def at_work(stage: Stage, tmp_path: Path) -> tuple[Repository, Workshop]:
     """A sandbox with one commit to publish."""
     repository = await stage.forge.repository(WEB)

@@ -78,3 +78,35 @@ async def test_npm_ci_installs_from_a_lock_in_the_default_mode(create: Create, t
         assert await sh(sandbox, "npm ci --no-audit; node_modules/.bin/greet", **quiet) == (
             "hello from a package"
         )
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+async def test_a_package_cache_is_its_owners_and_outlives_a_stop(tmp_path: Path) -> None:
+    """The registry goes away: who has installed it before still can, and nobody else."""
+    npm = Path(shutil.which("npm") or "").resolve().parents[3]
+    tools = () if npm.is_relative_to("/usr") else (str(npm),)
+    async with NpmRegistry() as registry:
+        registry.publish("greeting", "1.0.0", "greet", "#!/bin/sh\necho hello from a package\n")
+        port = registry.url.rpartition(":")[2]
+        provider = local_provider(tmp_path / "boxes", tools=tools, loopback=(f"127.0.0.1:{port}",))
+        try:
+            await provider.check()
+        except ProviderUnavailable as error:
+            cannot_be_tested(str(error))
+        anas, bens = await provider.create({"person": "ana"}), await provider.create({"person": "ben"})
+        quiet = {
+            "npm_config_registry": registry.url,
+            "npm_config_update_notifier": "false",
+            "npm_config_fetch_retries": "0",
+        }
+        install = "mkdir $1; cd $1; npm install --no-audit --no-fund greeting; node_modules/.bin/greet"
+        first = f"set -- one; {install}"
+        assert await sh(anas, first, **quiet) == "hello from a package"
+    await anas.stop()
+    await anas.start()
+    again = f"set -- two; {install.replace('npm install', 'npm install --offline')}"
+    assert await sh(anas, again, **quiet) == "hello from a package"
+    refused = await bens.run(Launch(("sh", "-ec", again), bens.home, env=quiet), timeout=100)
+    assert refused.code != 0 and b"ENOTCACHED" in refused.err
+    for sandbox in (anas, bens):
+        await sandbox.delete()

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from bot.errors import BundleRefused, SandboxUnreachable
+from bot.core import Policy
+from bot.driver import Deadlines
+from bot.errors import BundleRefused, ForgeError, SandboxUnreachable, WorkspaceError
 from bot.models import ExecResult, Final, Launch, Outcome, Verb
+from bot.sessions import Defaults
+from bot.workspace import Workspaces
 from bot.workspace_scripts import CHANGED, OPEN
 from tests.integration.test_turns import is_running, obeys_stop
-from tests.town import Town, town
+from tests.town import ANA, Town, town
+from tests.town import OPEN as OPEN_TO
 from tests.world import HostSandbox, Script, ScriptedProcess, shell
 
 
@@ -467,6 +472,52 @@ async def test_a_turn_that_breaks_off_names_what_it_keeps_and_what_it_leaves_out
         assert "loose-9.txt" in kept and "app" not in kept
 
 
+# Large ones
+
+
+@pytest.mark.parametrize(
+    ("prepare", "publish", "least"), [(3600.0, 300.0, 3600.0), (60.0, 900.0, 900.0), (0.0, 300.0, 86400.0)]
+)
+async def test_git_in_the_sandbox_has_as_long_as_the_deadlines_say(
+    tmp_path: Path, prepare: float, publish: float, least: float
+) -> None:
+    given: list[float] = []
+
+    class Timed(HostSandbox):
+        async def run(self, launch: Launch, *, stdin: bytes = b"", timeout: float = 60.0) -> ExecResult:
+            if launch.argv[2] in (OPEN, CHANGED):
+                given.append(timeout)
+            return await super().run(launch, stdin=stdin, timeout=timeout)
+
+    policy = Policy(
+        defaults=Defaults("acme/web", "lines"),
+        allowlist=OPEN_TO,
+        deadlines=Deadlines(prepare=prepare, publish=publish),
+    )
+    async with town(tmp_path, [makes_two_commits], policy) as t:
+        t.provider.make = Timed
+        await t.say("one")
+        await t.final()
+    assert given and min(given) >= least
+
+
+async def test_commits_that_are_too_large_say_what_to_do(tmp_path: Path) -> None:
+    async with town(tmp_path, [makes_two_commits]) as t:
+        t.forge.trouble.append(ForgeError("GitHub is away."))
+        await t.say("one")
+        assert (await t.final()).outcome is Outcome.UNPUBLISHED
+        (session,) = await t.store.worked_sessions((await t.store.person(ANA)).id)
+        box = next(iter(t.provider.boxes.values()))
+        workspaces = Workspaces(t.store, t.forge, tmp_path, "bot", "bot@example.com", largest=100)
+        outgoing = await workspaces.outgoing(session, box)
+        assert outgoing is not None
+        with pytest.raises(WorkspaceError, match="Large files belong in Git LFS") as refused:
+            await workspaces.bundle(session, box, outgoing)
+        assert not refused.value.repeatable and not list(tmp_path.glob("out-*"))
+        roomy = Workspaces(t.store, t.forge, tmp_path, "bot", "bot@example.com")
+        assert (await roomy.bundle(session, box, outgoing)).stat().st_size > 100
+
+
 async def test_submodules_and_lfs_are_told_of_once(tmp_path: Path) -> None:
     heard: list[str] = []
     async with town(tmp_path, [does("true", heard=heard), does("true", heard=heard)]) as t:
@@ -482,5 +533,7 @@ async def test_submodules_and_lfs_are_told_of_once(tmp_path: Path) -> None:
         await t.final(1)
         await t.say("two", addressed=False)
         await t.final(2)
+        told = [row.title for picture in t.slack.pictures[-1:] for row in picture.rows]
+        assert not any("submodules" in title or "LFS" in title for title in told)
     assert "submodules" in heard[0] and "Git LFS" in heard[0]
     assert "submodules" not in heard[1] and "Git LFS" not in heard[1]

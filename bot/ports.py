@@ -446,7 +446,8 @@ class Store(Protocol):
         """An edit (or a deletion, None) of an earlier message: when its input is still pending its
         text is replaced (or it is dropped). by: who edited it, and says it from now on; None: its
         author. choice: who is to work on it, and how, as long as no turn
-        with it has begun; None: as before. Returns the input as it was before, None if unknown."""
+        with it has begun; None: as before. Of a deletion's only the permissions count: how careful the
+        session is from then on. Returns the input as it was before, None if unknown."""
         ...
 
     async def choices_waiting(self, session: str) -> Sequence[Choice]:

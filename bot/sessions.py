@@ -57,6 +57,10 @@ ALREADY_BEGUN = (
     "This turn has begun already, so who works on it stays. Say `agent=`, `model=`, `effort=` or "
     "`permissions=` with your next message."
 )
+ALREADY_READ = (
+    "The agent has read this message already, so the edit does not change who works. Say `agent=`, `model=`, "
+    "`effort=` or `permissions=` with your next message."
+)
 
 
 class Sessions:
@@ -261,9 +265,12 @@ class Sessions:
             if session.repository is None and (name := message.options.get("repo", "")):
                 return await self._repositories.choose(replace(message, ref=None), session, name)
             begun = turn is not None and turn.id == before.turn and turn.state is not TurnState.QUEUED
-            if choice and begun and before.fate is Fate.PENDING:
+            if choice and begun and before.fate is Fate.PENDING and not message.withdrawn:
                 await self._answers.note(message, "too late", ALREADY_BEGUN)
             return "withdrawn" if message.withdrawn else "revised"
+        if not message.withdrawn and choice and choice != before.choice:
+            # Once for the message, however often it is edited.
+            await self._answers.note(replace(message, key=message.revises), "too late", ALREADY_READ)
         if message.withdrawn or await self._store.open_turn(session.id) is None:
             return "ignored: the agent has it already"
         correction = replace(_input(message), text=edited(message.text), attachments=())
@@ -271,10 +278,11 @@ class Sessions:
         return admitted.disposition.value
 
     async def _chosen_again(self, message: Message, session: Session) -> Choice | None:
-        """What an edit chooses; what cannot be had is told, and the edited words hold all the same."""
+        """What an edit chooses, or keeps of what is deleted; what cannot be had is told, and the edited words
+        hold all the same."""
         before = Choice(session.agent, session.model, session.effort, session.permissions)
         wanted, lent = self._choice(message), await self._lent(message, session)
-        if lent is not None and not wanted.permissions:  # their edit does not take the owner's word back
+        if lent is not None and not wanted.permissions:  # they don't take the owner's word back
             wanted = replace(wanted, permissions=await self._choosing.least(lent))
         try:
             chosen = await self._choosing.chosen(

@@ -133,6 +133,8 @@ def revise(
         return before
     if text is None:
         inputs.drop(tx, before)
+        if choice is not None:  # by somebody else than the owner: the care stays
+            sessions.choose(tx, session, Choice(permissions=choice.permissions))
     else:
         inputs.replace_text(tx, before.id, text, by or before.author)
         if choice is not None:

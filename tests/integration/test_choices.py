@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bot.agents.codec import Permissions
 from bot.models import Verb
-from bot.sessions import ALREADY_BEGUN
+from bot.sessions import ALREADY_BEGUN, ALREADY_READ
 from tests.integration.test_turns import POLICY, is_running, said_last, waits_for_words, writes_a_file
 from tests.town import BEN, town
 from tests.world import ScriptedProcess
@@ -91,6 +91,37 @@ async def test_others_do_not_take_back_care_that_waits_for_the_next_turn(tmp_pat
         await t.final(2)
         session = await t.store.session_of("slack:T1/C1:t1")
         assert session is not None and session.permissions == "ask"
+
+
+async def test_who_deletes_a_waiting_message_of_the_owners_does_not_take_back_its_care(
+    tmp_path: Path,
+) -> None:
+    async with town(tmp_path, [waits_for_words, writes_a_file]) as t:
+        await t.say("first")
+        await t.until(lambda: is_running(t))
+        careful = {"permissions": "ask", "model": "big"}
+        assert await t.say("carefully", addressed=False, key="hers", options=careful) == "queued"
+        # Who maintains a repository on GitHub can delete the comments of others.
+        assert await t.say("", BEN, addressed=False, revises="hers", withdrawn=True) == "withdrawn"
+        await t.say("now", addressed=False)
+        await t.final(1)
+        await t.say("go", BEN, addressed=False)
+        await t.final(2)
+        session = await t.store.session_of("slack:T1/C1:t1")
+        assert session is not None and (session.permissions, session.model) == ("ask", "")
+
+
+async def test_an_owner_deletes_a_waiting_message_with_its_care(tmp_path: Path) -> None:
+    async with town(tmp_path, [waits_for_words, writes_a_file]) as t:
+        await t.say("first")
+        await t.until(lambda: is_running(t))
+        ask = {"permissions": "ask"}
+        assert await t.say("carefully", addressed=False, key="hers", options=ask) == "queued"
+        assert await t.say("", addressed=False, revises="hers", withdrawn=True) == "withdrawn"
+        await t.say("now", addressed=False)
+        await t.final(1)
+        session = await t.store.session_of("slack:T1/C1:t1")
+        assert session is not None and session.permissions == ""
 
 
 async def test_another_model_of_others_leaves_the_care_that_waits(tmp_path: Path) -> None:
@@ -180,3 +211,22 @@ async def test_an_edit_that_comes_too_late_to_choose_says_so(tmp_path: Path) -> 
         await t.final()
         session = await t.store.session_of("slack:T1/C1:t1")
         assert session is not None and session.model == ""
+
+
+async def test_an_edit_of_what_the_agent_has_read_chooses_nothing_and_says_so_once(tmp_path: Path) -> None:
+    async with town(tmp_path, [writes_a_file]) as t:
+        chosen = {"model": "small"}
+        await t.say("add hello", key="said", options=chosen)
+        await t.final()
+        # Its words were mended, and it chooses what it chose.
+        await t.say("add hello!", addressed=False, revises="said", options=chosen)
+        assert ALREADY_READ not in t.slack.notes()
+        for words in ("add hello", "add hello!"):
+            options = {"model": "big"}
+            outcome = await t.say(words, addressed=False, revises="said", options=options)
+            assert outcome == "ignored: the agent has it already"
+        await t.say("", verb=Verb.STATUS, addressed=False)
+        assert "lines small" in await said_last(t)
+        assert t.slack.notes().count(ALREADY_READ) == 1
+        session = await t.store.session_of("slack:T1/C1:t1")
+        assert session is not None and session.model == "small"

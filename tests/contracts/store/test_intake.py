@@ -270,6 +270,17 @@ async def test_an_edit_chooses_anew_until_a_turn_is_begun(stage: Stage) -> None:
     assert await stage.texts(admitted.turn) == ["c"]
 
 
+async def test_a_deletion_can_leave_its_care(stage: Stage) -> None:
+    claim = await stage.running("s1")
+    careful = Choice(agent="codex", model="big", permissions="ask")
+    words = replace(stage.words("later", key="m2", sent="000900"), choice=careful)
+    await stage.store.admit("s1", words, slack("s1"))
+    await stage.store.revise("deleted", "m2", None, choice=careful)
+    await stage.finish(claim)
+    session = await stage.store.session("s1")
+    assert (session.permissions, session.model) == ("ask", "") and session.agent != "codex"
+
+
 async def test_the_same_edit_is_one_effect(stage: Stage) -> None:
     new = await stage.session("s1")
     admitted = await stage.store.admit(new, stage.words("a", key="m1"), new.thread)

@@ -161,7 +161,8 @@ def _renamed(name: str, data: st.DataObject) -> None:
     places = list(_kinds(entries))
     assume(places)
     at, path = data.draw(st.sampled_from(places))
-    entries[at] = {"out": _put(entries[at]["out"], path, "from_tomorrow")}
+    kind = "from_tomorrow" + data.draw(st.text("abcdefghij_/.-", max_size=12))
+    entries[at] = {"out": _put(entries[at]["out"], path, kind)}
     replay = replayed(name, entries, same=at)
     assert [event for event in replay.steps[at].events if isinstance(event, Unknown)]
     storable(replay, at)

@@ -21,6 +21,7 @@ from tests.bench.table import Row, Skipped
 
 RUNS = 3
 PATIENCE = 60.0
+FIRST_TOOL = "toolu_steer_0_"  # how the scripted model calls the first tool of this scenario
 TOOL = "Injected while a tool runs, until the model has it: the agent's next call of the model without that."
 STREAM = "Injected while the model streams, until the model has it: the rest of that answer."
 
@@ -57,15 +58,19 @@ async def _once(rig: Rig, name: str, directory: Path, steer: bool) -> float:
                 await agent.until_running("sleep")
             else:
                 await _until(lambda: model.speaking > 0, agent)
-            asked = len(model.requests)
+            # An agent also asks its model for a title and the like. The call that is meant has the tool's id.
+            words = (FIRST_TOOL,) if name == "steer" else ()
+
+            def has_it() -> bool:
+                return model.was_told(STEER, *words)
 
             def next_step() -> bool:
-                return len(model.requests) > asked if name == "steer" else not model.speaking
+                return model.was_told(*words) if words else not model.speaking
 
             began = time.perf_counter()
             if steer:
                 agent.steer(prompt(STEER, 2))
-            await _until((lambda: model.was_told(STEER)) if steer else next_step, agent)
+            await _until(has_it if steer else next_step, agent)
             return time.perf_counter() - began
 
 

@@ -65,9 +65,10 @@ class ModelServer:
     def url(self) -> str:
         return self._server.url
 
-    def was_told(self, words: str) -> bool:
-        """Did these words reach the model in any request so far?"""
-        return any(words in json.dumps(_conversation(request)) for request in self.requests)
+    def was_told(self, *words: str) -> bool:
+        """Did these words reach the model, all in one request?"""
+        conversations = (json.dumps(_conversation(request)) for request in self.requests)
+        return any(all(word in conversation for word in words) for conversation in conversations)
 
     def _endpoint(self, api: Api) -> Callable[[Request], object]:
         async def answer(request: Request) -> Response:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bot.agents.acp.codec import GENERIC, AcpCodec
+from bot.agents.acp.codec import AcpCodec
+from bot.agents.acp.known import known
 from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import Codec, Permissions, Steering
 from bot.agents.codex.codec import CodexCodec
@@ -146,7 +147,7 @@ def _codec(settings: Settings, name: str, protocol: str, command: tuple[str, ...
                 env=env,
                 secrets=secrets,
                 model=model,
-                capabilities=replace(GENERIC, steering=steering),
+                capabilities=replace(known(command).capabilities, steering=steering),
             )
     codec.name = name
     version = _version(protocol, command, spec)

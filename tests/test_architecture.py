@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -33,11 +33,11 @@ WITH_PLAYGROUND = frozenset({"bot.cli"})  # the demo
 VOCABULARY = frozenset({"bot", "bot.ports", "bot.models", "bot.events", "bot.errors", "bot.timeline"})
 
 # What belongs to a vendor, or to a database, is imported in one place.
-PLACES = {
+PLACES: Mapping[str, str | tuple[str, ...]] = {
     "slack_bolt": "handlers/slack/",
     "slack_sdk": "handlers/slack/",
     "github": "handlers/github/",
-    "sqlite3": "storage/",
+    "sqlite3": ("storage/", "sandbox/inside/opencode_alone.py"),  # OpenCode keeps its conversations so
     "aiosqlite": "storage/",
     "psycopg": "storage/",
     "procrastinate": "storage/",

@@ -58,10 +58,12 @@ class Capabilities:
     resume: its conversation goes on in a new process. images: it is shown pictures; else it is told their
     paths, and may open them. approvals: it asks before it acts, where it is told to. questions: it can
     put one to people and wait. side_tools: it can be given tools of ours (bot/agents/side_tools.py).
+    sub_agents: it tells what its sub-agents do, and hands on what they ask for; else it is started without.
     efforts: how hard it can be told to think, from little to much. models: the only names that it may be
     asked for, by its settings; none: what it lists counts, as `listing` says. aliases: its own words for
     models, where it is known that a name without a digit is one of these or none. version: the one that
-    it is pinned to. credential: where an operator has set its key or login, in words.
+    it is pinned to. credential: where an operator has set its key or login, in words. varies: this is said of
+    more than one agent, so each thing holds where the one that is used has it.
     """
 
     steering: Steering = Steering.NATIVE
@@ -72,12 +74,14 @@ class Capabilities:
     approvals: bool = False
     questions: bool = False
     side_tools: bool = False
+    sub_agents: bool = True
     efforts: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     listing: Listing = Listing.NONE
     aliases: tuple[str, ...] = ()
     version: str = ""
     credential: str = ""
+    varies: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,6 @@
 """OpenCode's server on stdin and stdout. Standard library only, Python 3.9+.
 
-    opencode_bridge.py [--alone] opencode [argument …]
-
---alone: OpenCode finds nothing that the home has for it but its conversations: no configuration, no logins.
+    opencode_bridge.py opencode [argument …]
 
 It starts `opencode serve` on a free port of loopback, with a password of its own making, and says its HTTP
 as JSON lines. It decides nothing: what a frame means, and what to ask, is its client's to know.
@@ -29,11 +27,9 @@ import os
 import queue
 import re
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -98,17 +94,13 @@ def spare_the_plugin(env: dict[str, str]) -> None:
 class Server:
     """`opencode serve`, and how it is reached. Raises RuntimeError when it does not come up."""
 
-    def __init__(self, command: list[str], *, alone: bool = False) -> None:
-        self.home = tempfile.mkdtemp(prefix="opencode-") if alone else ""
+    def __init__(self, command: list[str]) -> None:
         password = secrets.token_urlsafe(32)
         env = {
             **os.environ,
             "OPENCODE_SERVER_USERNAME": "opencode",
             "OPENCODE_SERVER_PASSWORD": password,
         }
-        if alone:
-            env["XDG_CONFIG_HOME"] = env["OPENCODE_TEST_HOME"] = self.home
-            env["OPENCODE_AUTH_CONTENT"] = "{}"
         spare_the_plugin(env)
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         # An argument list and our own environment: nothing of this shows in a list of processes.
@@ -212,8 +204,6 @@ class Server:
             if not left:
                 break
             time.sleep(0.02)
-        if self.home:
-            shutil.rmtree(self.home, ignore_errors=True)
 
 
 def descendants(root: int) -> list[int]:
@@ -329,9 +319,8 @@ class Bridge:
 
 
 def main(command: list[str]) -> int:
-    alone = command[:1] == ["--alone"]
     try:
-        server = Server(command[alone:] or ["opencode"], alone=alone)
+        server = Server(command or ["opencode"])
     except (OSError, RuntimeError) as error:
         sys.stderr.write(f"{error}\n")
         for pid in descendants(os.getpid()):

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bot.agents.acp.codec import GENERIC, AcpCodec
+from bot.agents.acp.codec import AcpCodec
+from bot.agents.acp.known import GENERIC, KNOWN
 from bot.agents.codec import Steering
 from tests.agents.claude import PLAN_FILE
 from tests.agents.driven import DrivenAgent
@@ -21,12 +22,12 @@ from tests.agents.playing import (
     ASKING,
     CACHE,
     COMMAND,
+    LATE_COMMAND,
     LONG_COMMAND,
     NO_MODEL,
     NO_MODEL_OPENAI,
     PICTURE,
     PLANNING,
-    STEER,
     TROUBLE,
     UNATTENDED,
     Rig,
@@ -36,13 +37,13 @@ from tests.agents.playing import (
     denied,
     in_trouble,
     program,
-    prompt,
     steered,
     steered_in_its_last_words,
     stopped_and_continued,
     stopped_at_once,
     stopped_with_a_steer_waiting,
     to_its_end,
+    to_its_last_words,
     with_garbage,
     withdrawn,
 )
@@ -131,6 +132,10 @@ CLAUDE_SCRIPTS: Mapping[str, Script] = {
         Reply("Done as planned."),
     ],
     "long": [Reply("Much to read.", (bash(LONG_COMMAND),)), Reply("Read it.")],
+    "background": [
+        Reply("This can wait.", (Tool("Bash", {"command": LATE_COMMAND, "run_in_background": True}),)),
+        Reply("It works in the background."),
+    ],
     "plan": [
         Reply(
             "A plan first.",
@@ -170,13 +175,6 @@ def killed_in_a_tool(files: str) -> Scenario:
         await agent.until_ended()
 
     return Scenario("[[script:slow]] take long", play)
-
-
-async def steered_while_it_waits(agent: DrivenAgent) -> None:
-    """Of what its sub-agent does, and what that asks for, this one says nothing."""
-    await agent.until_running("Look around")
-    agent.steer(prompt(STEER, 2))
-    await to_its_end(agent)
 
 
 def patient(scenario: Scenario) -> Scenario:
@@ -230,13 +228,11 @@ def claude_codec(model: ModelServer, *, key: str = "sk-ant-scripted-0000000000")
         "DISABLE_ERROR_REPORTING": "1",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION": "false",
-        "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
         # Else it tries ten times, and ACP has no word for it.
         "CLAUDE_CODE_MAX_RETRIES": "1",
     }
     command = (program("claude-agent-acp") or "claude-agent-acp",)
-    able = replace(GENERIC, steering=Steering.NATIVE)
-    return AcpCodec("acp-claude", command, env=env, secrets={"ANTHROPIC_API_KEY": key}, capabilities=able)
+    return AcpCodec("acp-claude", command, env=env, secrets={"ANTHROPIC_API_KEY": key})
 
 
 OPENCODE_SCRIPTS: Mapping[str, Script] = {
@@ -267,7 +263,7 @@ OPENCODE_SCRIPTS: Mapping[str, Script] = {
     "no-model": [NO_MODEL_OPENAI],
     "limited": [Refusal(429, "You exceeded your current quota, check your plan.", "insufficient_quota")],
     "delegate": [Reply("Somebody else looks.", (opencode_agent("helper"),)), Reply("They looked.")],
-    "helper": [Reply("Looking.", (shell("sleep 61"),)), Reply("I looked around.")],
+    "helper": [Reply("Looking.", (shell(ASKED_COMMAND),)), Reply("I looked around.")],
     "plan": [
         Reply("A plan first.", (todos("pending", "pending"),)),
         Reply("", (todos("completed", "in_progress"),)),
@@ -279,8 +275,7 @@ OPENCODE_SCRIPTS: Mapping[str, Script] = {
 def opencode_codec_at(
     url: str, *, key: str = "scripted-key-0000000000", steering: Steering = GENERIC.steering
 ) -> AcpCodec:
-    """It is told to ask, and what may be done is decided request by request. A question of its own would
-    hang its turn over ACP, so it is not offered to the model."""
+    """Its environment says where its model is, and nothing of what it may do."""
     scripted = {"limit": {"context": 200_000, "output": 8192}, "cost": {"input": 3, "output": 15}}
     provider = {
         "npm": "@ai-sdk/openai-compatible",
@@ -294,7 +289,6 @@ def opencode_codec_at(
         "small_model": "lab/scripted",
         "enabled_providers": ["lab"],
         "provider": {"lab": provider},
-        "permission": {"edit": "ask", "bash": "ask", "webfetch": "ask"},
     }
     env = {
         "OPENCODE_CONFIG_CONTENT": json.dumps(config),
@@ -305,7 +299,7 @@ def opencode_codec_at(
         "OPENCODE_DISABLE_SHARE": "1",
     }
     command = (program("opencode") or "opencode", "acp")
-    able = replace(GENERIC, questions=False, steering=steering)
+    able = replace(KNOWN["opencode"].capabilities, steering=steering)
     secrets = {"LAB_KEY": key} if key else {}
     return AcpCodec("acp-opencode", command, env=env, secrets=secrets, capabilities=able)
 
@@ -320,6 +314,7 @@ CLAUDE = Rig(
         ),
         "asked": Scenario("[[script:ask]] ask me", asked, options=ANSWERABLE),
         "question": Scenario("[[script:ask]] ask me", to_its_end),
+        "background": Scenario("[[script:background]] and go on", to_its_last_words, recorded=False),
         "delegated": Scenario("[[script:delegate]] let somebody look", to_its_end),
         "steer-delegated": Scenario("[[script:delegate-long]] let somebody look", steered),
     },
@@ -340,7 +335,7 @@ OPENCODE_SCENARIOS = {
     "logged-out": Scenario(
         "[[script:unauthorised]] hello", to_its_end, codec=lambda model: opencode_codec_at(model.url, key="")
     ),
-    "steer-delegated": Scenario("[[script:delegate]] let somebody look", steered_while_it_waits),
+    "delegated": Scenario("[[script:delegate]] let somebody look", to_its_end),
 }
 
 OPENCODE = Rig(

@@ -16,6 +16,7 @@ from tests.agents.playing import (
     ASKED_COMMAND,
     ASKING,
     COMMAND,
+    LATE_COMMAND,
     LONG_COMMAND,
     NO_MODEL,
     PICTURE,
@@ -36,6 +37,7 @@ from tests.agents.playing import (
     stopped_at_once,
     stopped_with_a_steer_waiting,
     to_its_end,
+    to_its_last_words,
     with_garbage,
     withdrawn,
 )
@@ -63,6 +65,10 @@ SCRIPTS: Mapping[str, Script] = {
     ],
     "talk": [Reply("It is a long story. " * 20, pause=0.03)],
     "slow": [Reply("This takes long.", (bash("sleep 60; echo never"),)), Reply("Never said.")],
+    "background": [
+        Reply("This can wait.", (Tool("Bash", {"command": LATE_COMMAND, "run_in_background": True}),)),
+        Reply("It works in the background."),
+    ],
     "plan": [
         Reply(
             "A plan first.",
@@ -217,6 +223,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "picture": PICTURE,
     "garbage": Scenario("[[script:steer]] take your time", with_garbage, recorded=False),
     "plan": Scenario("[[script:plan]] plan", to_its_end),
+    "background": Scenario("[[script:background]] and go on", to_its_last_words, recorded=False),
     "delegated": Scenario("[[script:delegate]] let somebody look", to_its_end),
     "steer-delegated": Scenario("[[script:send-out]] let somebody look for long", steered),
 }

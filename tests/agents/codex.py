@@ -36,6 +36,7 @@ from tests.agents.playing import (
     stopped_at_once,
     stopped_with_a_steer_waiting,
     to_its_end,
+    to_its_last_words,
     with_garbage,
     withdrawn,
 )
@@ -228,6 +229,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "steer-delegated": Scenario("[[script:send-out]] let somebody look for long", steered_while_it_waits),
     "stop-delegated": Scenario("[[script:send-out]] let somebody look", stopped_with_what_it_started),
     "left-running": Scenario("[[script:forget]] start something", to_its_end),
+    "background": Scenario("[[script:forget]] start something", to_its_last_words, recorded=False),
     "abandoned": Scenario("[[script:abandon]] let somebody look", to_its_end),
     "steer-running": Scenario("[[script:wait-for]] start something", steered),
     "known-model": Scenario("[[script:code]] run it", to_its_end, options=Options(model=KNOWN_MODEL)),

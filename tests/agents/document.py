@@ -9,22 +9,33 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bot.agents.acp.codec import GENERIC
+from bot.agents.acp.known import GENERIC, KNOWN
 from bot.agents.claude.codec import ClaudeCodec
 from bot.agents.codec import Capabilities, Listing, Steering
 from bot.agents.codex.codec import CodexCodec
 from bot.agents.opencode.codec import OpenCodeCodec
 from bot.app_agents import PINS
+from tests.agents.install import ALSO
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE, VERIFIED = DOCS / "agents.md", DOCS / "agents-verified.json"
 BEGIN, END = "<!-- {}: written by make verify -->\n", "<!-- end of {} -->"
 
+BY_ACP = " (ACP)"
+
 CAPABLE: Mapping[str, Capabilities] = {
     "claude": ClaudeCodec.capabilities,
     "codex": CodexCodec.capabilities,
     "opencode": OpenCodeCodec.capabilities,
-    "any other (ACP)": GENERIC,
+    f"claude-agent-acp{BY_ACP}": KNOWN["claude-agent-acp"].capabilities,
+    f"opencode acp{BY_ACP}": KNOWN["opencode"].capabilities,
+    f"any other{BY_ACP}": GENERIC,
+}
+
+TESTED: Mapping[str, str] = {
+    **{name: packages[0] for name, packages in PINS.items()},
+    f"claude-agent-acp{BY_ACP}": ALSO[0],
+    f"opencode acp{BY_ACP}": PINS["opencode"][0],
 }
 
 STEERED = {
@@ -40,11 +51,27 @@ LISTED = {
     Listing.ALL: "yes: one that it does not list is refused",
 }
 
+# Of what is true of one agent and not of another: how it is with any.
+VARIES: Mapping[str, str] = {
+    "goes on in a new process": "where it says that it can; else it starts anew, with a summary",
+    "asks before it acts (`ask`, `plan`)": "as far as it asks by itself",
+    "puts questions to people": "where it asks by forms (`elicitation/create`)",
+    "its sub-agents are shown": "as far as it tells of them",
+    "has side tools of ours": "in `auto`, where it takes MCP servers",
+    "shows its plan": "where it tells it",
+    "tells what it costs": "where it tells it",
+    "lists its models, for `model=`": "where it does: one that it does not list is refused",
+}
+
 ROWS: Sequence[tuple[str, Callable[[Capabilities], str]]] = (
     ("a message during a turn", lambda can: STEERED[can.steering]),
     ("goes on in a new process", lambda can: _yes(can.resume)),
     ("asks before it acts (`ask`, `plan`)", lambda can: _yes(can.approvals)),
     ("puts questions to people", lambda can: _yes(can.questions)),
+    (
+        "its sub-agents are shown",
+        lambda can: "yes" if can.sub_agents else "it has none: they are switched off",
+    ),
     ("has side tools of ours", lambda can: _yes(can.side_tools)),
     ("shows its plan", lambda can: _yes(can.plan)),
     ("tells what it costs", lambda can: _yes(can.cost)),
@@ -61,9 +88,19 @@ def tables(verified: Mapping[str, Mapping[str, str]]) -> Mapping[str, str]:
 
 
 def _capabilities() -> str:
-    lines = [["", *CAPABLE], ["tested with", *(PINS.get(name, ("–",))[0] for name in CAPABLE)]]
-    lines += [[title, *(told(can) for can in CAPABLE.values())] for title, told in ROWS]
+    lines = [["", *CAPABLE], ["tested with", *(TESTED.get(name, "–") for name in CAPABLE)]]
+    for title, told in ROWS:
+        lines.append([title, *(_cell(name, title, told) for name in CAPABLE)])
     return _table(lines)
+
+
+def _cell(name: str, title: str, told: Callable[[Capabilities], str]) -> str:
+    can = CAPABLE[name]
+    if can.varies and title in VARIES:
+        return VARIES[title]
+    if name.endswith(BY_ACP) and can.side_tools and "side tools" in title:
+        return "in `auto`"
+    return told(can)
 
 
 def _verified(verified: Mapping[str, Mapping[str, str]]) -> str:

@@ -40,6 +40,7 @@ tools); what they lead to, and the plays, are the same:
 | half-a-line | auto | as `steer` | steered, with `restarts` |
 | delegated | auto | a sub-agent runs a command | to_its_end |
 | steer-delegated | auto | a sub-agent runs `sleep 61` | steered |
+| background | auto | runs LATE_COMMAND, in the background if it can; last words | to_its_last_words |
 | plan | auto | sets a plan of two entries, "Read the code" and "Mend it" | to_its_end |
 
 A rig leaves out what its agent cannot do, as its capabilities say; the rest it must have.
@@ -70,6 +71,7 @@ REVISION = "Ana says: again, with a test"
 ANSWER = "Blue"
 COMMAND = "printf 'one\\ntwo\\n' > one.txt && cat one.txt"
 ASKED_COMMAND = "touch asked.txt"
+LATE_COMMAND = "sleep 3; touch late.txt"
 LONG_COMMAND = "yes 0123456789abcdef0123456789abcde | head -c 5000000; echo; echo the-end"
 GARBAGE = (
     b"Segmentation fault",
@@ -138,6 +140,11 @@ def prompt(text: str, *inputs: int) -> Prompt:
 async def to_its_end(agent: DrivenAgent) -> None:
     await agent.until_completed()
     await agent.close()
+
+
+async def to_its_last_words(agent: DrivenAgent) -> None:
+    """The turn is over, and the process still there."""
+    await agent.until_completed()
 
 
 async def steered(agent: DrivenAgent) -> None:

@@ -48,7 +48,6 @@ def claude_behind_acp(url: str) -> Mapping[str, object]:
         "env": {
             "ANTHROPIC_BASE_URL": url,
             "CLAUDE_CODE_EXECUTABLE": str(bin / "claude"),
-            "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
             "IS_SANDBOX": "1",
         },
         "secrets": {"ANTHROPIC_API_KEY": KEY},

@@ -26,10 +26,11 @@ from bot.events import (
     Unknown,
     Usage,
 )
+from tests.agents import planted
 from tests.agents.acp import CLAUDE, OPENCODE, claude_codec, opencode_codec, opencode_codec_at
 from tests.agents.driven import DrivenAgent
 from tests.agents.model.server import ModelServer
-from tests.agents.playing import DENIAL, STEER, Place, Rig, played, played_by, prompt
+from tests.agents.playing import ASKING, DENIAL, STEER, Place, Rig, denied, played, played_by, prompt
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
 
@@ -229,3 +230,39 @@ async def test_an_agent_that_is_to_queue_gets_a_message_in_the_next_turn(place: 
             agent.deadline = 120.0
             assert (await agent.until_completed()).reason is StopReason.END
             assert (agent.consumed, agent.deferred) == ([2], []) and model.was_told(STEER)
+
+
+# What an earlier turn may have left
+
+
+@with_claude
+@pytest.mark.parametrize("name", ["denied", "unattended"])
+async def test_nothing_that_claude_finds_answers_for_people(place: Place, name: str) -> None:
+    planted.claude(place)
+    async with ModelServer(CLAUDE.scripts) as model, played_by(CLAUDE, name, model, place) as agent:
+        assert len(agent.approvals) == (name == "denied")
+        assert not (place.work / "asked.txt").exists()
+        assert planted.started(place) == []
+
+
+@with_opencode
+async def test_nothing_that_opencode_finds_answers_for_people(place: Place) -> None:
+    planted.opencode(place)
+    async with ModelServer(OPENCODE.scripts) as model, played_by(OPENCODE, "denied", model, place) as agent:
+        assert len(agent.approvals) == 1
+        assert not (place.work / "asked.txt").exists()
+        assert planted.started(place) == []
+
+
+@with_opencode
+async def test_what_opencode_was_allowed_for_good_in_an_earlier_turn_is_asked_for(place: Place) -> None:
+    async with ModelServer(OPENCODE.scripts) as model:
+        async with played_by(OPENCODE, "tools", model, place) as earlier:
+            token = earlier.resume_token
+        planted.opencode_database(place)
+        task = place.task(prompt("[[script:touch]] touch it", 1), token, ASKING)
+        async with DrivenAgent.started(opencode_codec(model), task) as agent:
+            agent.deadline = 120.0
+            await denied(agent)
+            assert agent.resume_token == token
+            assert not (place.work / "asked.txt").exists()

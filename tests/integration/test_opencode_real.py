@@ -31,10 +31,11 @@ from bot.events import (
     Usage,
     Withdrawn,
 )
+from tests.agents import planted
 from tests.agents.driven import DrivenAgent
 from tests.agents.model.server import ModelServer
 from tests.agents.opencode import RIG, SCRIPTS, codec
-from tests.agents.playing import ASKING, DENIAL, REVISION, STEER, Place, approved, played_by, prompt
+from tests.agents.playing import ASKING, DENIAL, REVISION, STEER, Place, approved, denied, played_by, prompt
 
 pytestmark = [
     pytest.mark.live,
@@ -269,21 +270,37 @@ async def test_a_repository_cannot_allow_itself_anything_but_its_words_are_read(
 
 
 async def test_an_earlier_turn_cannot_answer_for_people(model: ModelServer, place: Place) -> None:
-    """What the agent may have written to the home where nobody was asked."""
-    allow = {"*": "allow", "bash": "allow"}
-    started = {"type": "local", "command": ["touch", f"{place.work}/started.txt"]}
-    mine = {
-        "permission": allow,
-        "agent": {"build": {"permission": allow}, "plan": {"permission": allow}},
-        "mcp": {"x": started},
-    }
-    for directory in (".config/opencode", ".opencode"):
-        (place.home / directory).mkdir(parents=True)
-        (place.home / directory / "opencode.json").write_text(json.dumps(mine))
+    """What the agent may have written to the home where nobody was asked, and what the repository has."""
+    planted.opencode(place)
     async with played_by(RIG, "denied", model, place) as agent:
         assert [asked.title for asked in agent.approvals] == ["Run touch asked.txt"]
         assert not (place.work / "asked.txt").exists()
-        assert not (place.work / "started.txt").exists()
+        assert planted.started(place) == []
+
+
+async def test_what_was_allowed_for_good_in_an_earlier_turn_is_asked_for(
+    model: ModelServer, place: Place
+) -> None:
+    """The agent can write into its own database, or have got such a yes."""
+    async with played_by(RIG, "tools", model, place) as earlier:
+        token = earlier.resume_token
+    planted.opencode_database(place)
+    task = place.task(prompt("[[script:wish]] touch it", 1), token, ASKING)
+    async with DrivenAgent.started(codec(model), task) as agent:
+        await denied(agent)
+        assert agent.resume_token == token
+        assert not (place.work / "asked.txt").exists()
+
+
+async def test_it_is_not_started_where_it_would_start_plugins_unasked(
+    model: ModelServer, place: Place
+) -> None:
+    planted.opencode_plugin(place, place.work / ".opencode", "work")
+    task = place.task(prompt("[[script:wish]] touch it", 1), options=ASKING)
+    async with DrivenAgent.started(codec(model), task) as agent:
+        assert await agent.until_ended() == 78
+        assert b"plugins before people are asked" in agent.stderr
+        assert planted.started(place) == []
 
 
 async def test_a_question_waits_for_people(model: ModelServer, place: Place) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bot.agents.acp.codec import GENERIC, AcpCodec
+from bot.agents.acp.codec import AcpCodec
+from bot.agents.acp.known import GENERIC
 from bot.agents.codec import (
     Answered,
     Decided,

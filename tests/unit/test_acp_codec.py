@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bot.agents.acp.codec import AcpCodec
@@ -324,3 +326,43 @@ def test_after_the_end_the_bot_may_go_on() -> None:
     assert talk.last["method"] == "session/prompt"
     talk.hears(says("Committed."))
     assert talk.answers("session/prompt", ends()).completed == Completed(StopReason.END, "Committed.")
+
+
+# what is known of programs
+
+
+def test_background_work_is_switched_off_unless_an_operator_wants_it() -> None:
+    name = "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS"
+    assert AcpCodec("x", ["wrapper"]).launch(task()).env[name] == "1"
+    assert AcpCodec("x", ["wrapper"], env={name: "0"}).launch(task()).env[name] == "0"
+
+
+@pytest.mark.parametrize(
+    "command", [["opencode", "acp"], ["npx", "opencode-ai@1.18.33", "acp"], ["/x/opencode", "acp"]]
+)
+def test_opencode_asks_where_it_is_to_and_has_no_sub_agents(command: list[str]) -> None:
+    codec = AcpCodec("x", command, env={"OPENCODE_PERMISSION": '{"*": "allow"}'})
+    assert not codec.capabilities.sub_agents
+    auto = AcpCodec("x", command).launch(task())
+    assert auto.argv == tuple(command) and json.loads(auto.env["OPENCODE_PERMISSION"]) == {"task": "deny"}
+    ask = codec.launch(task(permissions=Permissions.ASK))
+    assert "opencode_alone" in ask.argv and ask.argv[-len(command) :] == tuple(command)
+    rules = json.loads(ask.env["OPENCODE_PERMISSION"])
+    assert (rules["*"], rules["task"]) == ("ask", "deny")
+
+
+def test_claudes_adapter_reads_no_settings_where_people_are_asked() -> None:
+    for permissions in (Permissions.AUTO, Permissions.ASK):
+        talk = Talk(AcpCodec("x", ["node", "/x/claude-agent-acp"]), permissions=permissions)
+        talk.answers("initialize", {"protocolVersion": 1})
+        options = talk.last["params"]["_meta"]["claudeCode"]["options"]
+        assert "Monitor" in options["disallowedTools"]
+        asks = permissions is Permissions.ASK
+        assert (options.get("settingSources") == []) is asks
+        assert options.get("additionalDirectories") == (["/home/agent/work"] if asks else None)
+
+
+def test_of_an_unknown_program_nothing_is_assumed() -> None:
+    talk = Talk(AcpCodec("x", ["/opencode/gemini", "--acp"]), permissions=Permissions.ASK)
+    talk.answers("initialize", {"protocolVersion": 1})
+    assert "_meta" not in talk.last["params"]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif self.path == "/child":
             child = subprocess.Popen(["sleep", "300"], start_new_session=True)
             self.reply(200, child.pid)
-        elif self.path == "/homes":
-            names = "HOME", "OPENCODE_TEST_HOME", "XDG_CONFIG_HOME", "OPENCODE_AUTH_CONTENT"
-            self.reply(200, [os.environ.get(name) for name in names])
         elif self.path == "/hang":
             time.sleep(60)
         elif self.path == "/empty":
@@ -98,7 +95,7 @@ sys.exit(bridge.main(sys.argv[1:]))
 
 
 class Bridge:
-    def __init__(self, tmp_path: Path, mode: str = "", command: str = "", flags: Sequence[str] = ()) -> None:
+    def __init__(self, tmp_path: Path, mode: str = "", command: str = "") -> None:
         server = tmp_path / "opencode"
         server.write_text(f"#!{sys.executable} -ISu\n{textwrap.dedent(SERVER)}")
         server.chmod(0o755)
@@ -108,7 +105,6 @@ class Bridge:
                 [
                     *PYTHON,
                     *(["-c", HASTY] if mode == "deaf-first" else [str(PROGRAM)]),
-                    *flags,
                     command or str(server),
                 ],
                 stdin=subprocess.PIPE,
@@ -150,8 +146,8 @@ class Bridge:
 def made(tmp_path: Path) -> Iterator[Callable[..., Bridge]]:
     bridges: list[Bridge] = []
 
-    def make(mode: str = "", command: str = "", flags: Sequence[str] = ()) -> Bridge:
-        bridges.append(Bridge(tmp_path, mode, command, flags))
+    def make(mode: str = "", command: str = "") -> Bridge:
+        bridges.append(Bridge(tmp_path, mode, command))
         return bridges[-1]
 
     yield make
@@ -280,15 +276,6 @@ def test_a_configuration_of_the_homes_own_is_left_alone(made: Callable[..., Brid
     bridge = made()
     bridge.reply(bridge.ask("GET"))
     assert [path.name for path in config.iterdir()] == ["opencode.json"]
-
-
-def test_alone_it_finds_nothing_that_the_home_has_for_it(made: Callable[..., Bridge], tmp_path: Path) -> None:
-    bridge = made(flags=["--alone"])
-    home, found, config, logins = bridge.reply(bridge.ask("GET", "/homes"))["body"]
-    assert (home, found, logins) == (str(tmp_path), config, "{}")
-    assert [path.name for path in Path(found).iterdir()] == ["opencode"]
-    assert bridge.close() == 0
-    assert not Path(found).exists()
 
 
 def test_the_end_of_stdin_ends_the_server_and_what_it_started(made: Callable[..., Bridge]) -> None:

@@ -109,11 +109,10 @@ def test_permissions_say_what_asks_and_whether_the_repository_may_change_it() ->
     assert config_of(CODEC)["permission"] == {"*": "allow"}
     assert "OPENCODE_DISABLE_PROJECT_CONFIG" not in auto.env
     assert ask.env["OPENCODE_DISABLE_PROJECT_CONFIG"] == "1"
-    assert ("--alone" in auto.argv, "--alone" in ask.argv) == (False, True)
+    assert ("opencode_alone" in auto.argv, "opencode_alone" in ask.argv) == (False, True)
     config = config_of(CODEC, task(Permissions.ASK))
     assert config["permission"]["*"] == "ask" and config["permission"]["read"] == "allow"
     assert config["agent"]["build"]["permission"] == config["permission"]
-    assert config["instructions"] == ["/home/agent/work/AGENTS.md"]
     assert config_of(CODEC, task(Permissions.PLAN))["agent"]["plan"]["permission"]["edit"] == "deny"
 
 

@@ -26,7 +26,8 @@ Known of agents: codex-acp reports a failed model as an ordinary answer (`end_tu
 as its text), which cannot be told from a model that says so. Gemini CLI 0.61 asks for permissions of calls
 that it never announced, and sends a cancelled call's last update after the end of its prompt.
 claude-agent-acp moves a running command to the background when it is steered, and ends its turn though
-the command still runs, unless CLAUDE_CODE_DISABLE_BACKGROUND_TASKS=1 is in its environment.
+the command still runs, where background tasks are not switched off. What is set for such programs is in
+bot/agents/acp/known.py.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from collections.abc import Mapping, Sequence
 
 from bot.agents.acp.asks import answered, forget_asks
 from bot.agents.acp.frames import Reading
+from bot.agents.acp.known import known
 from bot.agents.acp.session import Conversation
 from bot.agents.acp.setup import Profile, Setup
 from bot.agents.acp.state import State, Words
@@ -47,11 +49,9 @@ from bot.agents.codec import (
     Happening,
     Interrupt,
     Lines,
-    Listing,
     Permissions,
     Prompt,
     Steer,
-    Steering,
     Step,
     Task,
 )
@@ -60,24 +60,15 @@ from bot.agents.loopback import loopback_ports
 from bot.agents.steps import StepBuilder
 from bot.models import Launch
 
-GENERIC = Capabilities(
-    steering=Steering.INTERRUPT,
-    plan=True,
-    cost=True,
-    approvals=True,
-    questions=True,
-    side_tools=True,
-    listing=Listing.ALL,
-)
-
 
 class AcpCodec:
     """An agent that is started by a command line.
 
     name: what it is called in settings. command: how it is called in the sandbox, with what makes it
     speak ACP ("gemini --acp"). env, secrets: its environment; what of `env` is a URL on loopback is made
-    reachable. model: used where a task names none. capabilities: where it can do more or less than the
-    common; `steering` is the fallback for an agent that does not say that it can be steered. modes: the
+    reachable; it counts before ours, but for what makes it ask. model: used where a task names none.
+    capabilities: where they are not those that are known of the program; `steering` is the fallback for an
+    agent that does not say that it can be steered. modes: the
     id of its mode for a Permissions, where its name is none of the usual ones. auth_method: the id of the
     authentication to ask for at the start, for agents that want that even with a key in the environment.
     """
@@ -90,24 +81,27 @@ class AcpCodec:
         env: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
         model: str = "",
-        capabilities: Capabilities = GENERIC,
+        capabilities: Capabilities | None = None,
         modes: Mapping[Permissions, str] | None = None,
         auth_method: str = "",
     ) -> None:
         self.name = name
-        self.capabilities = capabilities
+        self._known = known(command)
+        self.capabilities = capabilities or self._known.capabilities
         self._command = tuple(command)
         self._env = dict(env or {})
         self._secrets = {key: value for key, value in (secrets or {}).items() if value}
         self._model = model
-        self._profile = Profile(name, capabilities.steering, dict(modes or {}), auth_method)
+        self._profile = Profile(
+            name, self.capabilities.steering, dict(modes or {}), auth_method, self._known.opening
+        )
 
     def launch(self, task: Task) -> Launch:
         ports = [port for value in self._env.values() for port in loopback_ports(value)]
         return Launch(
-            task.command or self._command,
+            self._known.argv(task.command or self._command, task.permissions),
             task.cwd,
-            dict(self._env),
+            self._known.environment(self._env, task.permissions),
             dict(self._secrets),
             visible=task.visible,
             loopback=tuple(dict.fromkeys(ports)),

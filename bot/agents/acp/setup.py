@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bot.agents.acp.choices import choices_of, mode_for, offers_of
@@ -19,12 +19,13 @@ PROTOCOL = 1
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is known of an agent before it is started."""
+    """What is known of an agent before it is started. opening: `_meta` of what opens its session."""
 
     name: str
     steering: Steering = Steering.INTERRUPT
     modes: Mapping[Permissions, str] = field(default_factory=dict)
     auth_method: str = ""
+    opening: Callable[[Permissions, str], Frame] = lambda permissions, cwd: {}
 
 
 def call(state: State, out: StepBuilder, method: str, params: Frame, purpose: str = "") -> str:
@@ -106,6 +107,8 @@ class Setup:
 
     def _open(self) -> None:
         params: dict[str, object] = {"cwd": self.state.cwd, "mcpServers": self._servers()}
+        if meta := self.profile.opening(Permissions(self.state.permissions), self.state.cwd):
+            params["_meta"] = meta
         if self.state.resume:
             params["sessionId"] = self.state.resume
         call(self.state, self.out, self.state.stage, params)

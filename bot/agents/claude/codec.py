@@ -35,15 +35,14 @@ from bot.agents.codec import State as CodecState
 from bot.agents.loopback import loopback_ports
 from bot.agents.mcp import LONGEST_CALL, SERVER, SHELL
 from bot.agents.steps import StepBuilder
+from bot.agents.vendors import (
+    CLAUDE_NOT_OFFERED,
+    CLAUDE_ONLY_PEOPLE_ALLOW,
+    CLAUDE_STILL_INSTRUCTED,
+    CLAUDE_WAITS,
+)
 from bot.agents.wire import Frame, to_line
 from bot.models import Launch
-
-# Tools that would outlive the turn or wake it again after its end (the process ends with the turn),
-# leave the session's worktree, or reach other sessions of the same person in the same sandbox.
-NOT_OFFERED = (
-    "CronCreate,CronDelete,CronList,ScheduleWakeup,Monitor,Workflow,"
-    "EnterWorktree,ExitWorktree,ListAgents,SendMessage"
-)
 
 QUIET = {
     "DISABLE_AUTOUPDATER": "1",
@@ -51,9 +50,7 @@ QUIET = {
     "DISABLE_ERROR_REPORTING": "1",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION": "false",
-    # Without it sub-agents run in the background by default: the result comes before their work is
-    # done, and a process with a background command does not end when its stdin is closed.
-    "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+    **CLAUDE_WAITS,
     "MCP_TOOL_TIMEOUT": str(LONGEST_CALL * 1000),
     # How much of a command's output Claude reads, from its beginning on; 150,000 characters is the most it
     # takes, 30,000 is usual. The model is shown as little of it as before, but from the true end, where
@@ -69,14 +66,9 @@ MODES = {
     Permissions.PLAN: "plan",
 }
 
-# Where people are asked, settings of a repository or of the home must not answer for them, nor run anything:
-# beside rules and hooks they can name helpers that are run at once, an environment for every command, a
-# sandbox whose commands are not asked about, skills that bring permissions. So none of their files are read.
-# That would leave out the repository's CLAUDE.md, but not that of a directory that is named besides.
+# Where people are asked: see CLAUDE_STILL_INSTRUCTED.
 NO_SETTINGS = "--setting-sources="
 INSTRUCTIONS_OF = "--add-dir"
-STILL_INSTRUCTED = {"CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1"}
-ONLY_PEOPLE_ALLOW = {"allowManagedPermissionRulesOnly": True, "allowManagedHooksOnly": True}
 
 # Claude's words for models, as 2.1.329 has them (November 2026). Anthropic's own names all have a digit.
 ALIASES = ("default", "best", "opus", "sonnet", "haiku", "fable", "opusplan")
@@ -145,14 +137,14 @@ class ClaudeCodec:
             "--replay-user-messages",
             # Where Claude asks, it asks us on stdin; in any mode, as it does for questions.
             *("--permission-mode", MODES[task.permissions], "--permission-prompt-tool", "stdio"),
-            *("--disallowedTools", NOT_OFFERED),
+            *("--disallowedTools", ",".join(CLAUDE_NOT_OFFERED)),
         ]
         if task.side_tools:
             argv += ["--mcp-config", json.dumps(_servers(task.side_tools))]
         if task.permissions is not Permissions.AUTO:
             argv.append("--strict-mcp-config")  # a repository's servers would be started unasked
             argv += [NO_SETTINGS, INSTRUCTIONS_OF, task.cwd]
-            argv += ["--managed-settings", json.dumps(ONLY_PEOPLE_ALLOW)]
+            argv += ["--managed-settings", json.dumps(CLAUDE_ONLY_PEOPLE_ALLOW)]
         if task.permissions is Permissions.PLAN:
             # Not the permission to skip them: that there is such a mode to go to once a plan is approved.
             argv.append("--allow-dangerously-skip-permissions")
@@ -166,7 +158,7 @@ class ClaudeCodec:
             argv += ["--session-id", task.session_uuid]
         env = QUIET | self._env
         if task.permissions is not Permissions.AUTO:
-            env |= STILL_INSTRUCTED
+            env |= CLAUDE_STILL_INSTRUCTED
         if self._base_url:
             env["ANTHROPIC_BASE_URL"] = self._base_url
         return Launch(

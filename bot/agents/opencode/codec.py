@@ -37,13 +37,15 @@ from bot.agents.codec import (
     Task,
 )
 from bot.agents.codec import State as CodecState
+from bot.agents.inside import program
 from bot.agents.loopback import loopback_ports
-from bot.agents.mcp import SERVER, SHELL, TOOLS
+from bot.agents.mcp import SERVER, SHELL
 from bot.agents.opencode import asks
 from bot.agents.opencode.frames import Reading
 from bot.agents.opencode.state import Said, State
 from bot.agents.opencode.turn import Turn
 from bot.agents.steps import StepBuilder
+from bot.agents.vendors import OPENCODE_ASKS
 from bot.models import Launch
 
 KEY = "SANDPIPER_OPENCODE_KEY"
@@ -65,11 +67,8 @@ TITLE = "Sandpiper"
 # Providers whose own API OpenCode knows; at another address they still speak it.
 NATIVE = frozenset({"anthropic", "google", "openai", "openrouter", "opencode", "mistral", "xai", "groq"})
 
-HARMLESS = ("read", "list", "glob", "grep", "lsp", "task", "skill", "todowrite", "question", "doom_loop")
 ALLOW = {"*": "allow"}
-OURS = tuple(f"{SERVER}_{name}" for name in TOOLS)
-ASK = {"*": "ask", "external_directory": "allow", **dict.fromkeys((*HARMLESS, *OURS), "allow")}
-LOOK = {**ASK, "edit": "deny"}
+LOOK = {**OPENCODE_ASKS, "edit": "deny"}
 
 
 class OpenCodeCodec:
@@ -118,12 +117,12 @@ class OpenCodeCodec:
 
     def launch(self, task: Task) -> Launch:
         env = {**QUIET, "OPENCODE_CONFIG_CONTENT": json.dumps(self._config(task))}
-        alone: tuple[str, ...] = ()
+        argv = (*self._bridge, *(task.command or self._command))
         if task.permissions is not Permissions.AUTO:
             env |= {"OPENCODE_DISABLE_PROJECT_CONFIG": "1", "OPENCODE_PURE": "1"}
-            alone = ("--alone",)
+            argv = (*program("opencode_alone"), *argv)
         return Launch(
-            (*self._bridge, *alone, *(task.command or self._command)),
+            argv,
             task.cwd,
             env,
             {KEY: self._api_key} if self._api_key else {},
@@ -132,7 +131,7 @@ class OpenCodeCodec:
         )
 
     def _config(self, task: Task) -> Mapping[str, object]:
-        may = ALLOW if task.permissions is Permissions.AUTO else ASK
+        may = ALLOW if task.permissions is Permissions.AUTO else OPENCODE_ASKS
         config: dict[str, object] = {
             "autoupdate": False,
             "share": "disabled",
@@ -142,11 +141,9 @@ class OpenCodeCodec:
             "experimental": {"continue_loop_on_deny": True},
         }
         if task.permissions is Permissions.ASK:
-            config["agent"] = {"build": {"permission": ASK}}
+            config["agent"] = {"build": {"permission": OPENCODE_ASKS}}
         elif task.permissions is Permissions.PLAN:
             config["agent"] = {"plan": {"permission": LOOK}}
-        if task.permissions is not Permissions.AUTO:
-            config["instructions"] = [f"{task.cwd}/AGENTS.md"]
         if task.side_tools:
             config["mcp"] = {SERVER: {"type": "local", "command": [SHELL, task.side_tools]}}
         model = task.model or self._model

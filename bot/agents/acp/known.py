@@ -1,0 +1,107 @@
+"""What is known of programs that speak ACP, beside what they say of themselves at their start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+
+from bot.agents.codec import Capabilities, Listing, Permissions, Steering
+from bot.agents.inside import program
+from bot.agents.vendors import (
+    CLAUDE_NOT_OFFERED,
+    CLAUDE_ONLY_PEOPLE_ALLOW,
+    CLAUDE_STILL_INSTRUCTED,
+    CLAUDE_WAITS,
+    OPENCODE_ASKS,
+)
+from bot.agents.wire import Frame
+
+GENERIC = Capabilities(
+    steering=Steering.INTERRUPT,
+    plan=True,
+    cost=True,
+    approvals=True,
+    questions=True,
+    side_tools=True,
+    listing=Listing.ALL,
+    varies=True,
+)
+
+# For every agent, since nothing else reads it, and Claude Code's adapter may stand behind any command:
+# without it the adapter can end a turn while a command or a sub-agent still works.
+QUIET: Mapping[str, str] = CLAUDE_WAITS
+
+WORKSPACE = "the workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """env: of its environment; ask_env: more of it where people are asked. meta: `_meta` of the request that
+    opens its session, with WORKSPACE in the place of its path; ask_meta: the same where people are asked.
+    ask_by: what starts it there; its command
+    follows."""
+
+    capabilities: Capabilities = GENERIC
+    env: Mapping[str, str] = field(default_factory=dict)
+    ask_env: Mapping[str, str] = field(default_factory=dict)
+    meta: Frame = field(default_factory=dict)
+    ask_meta: Frame = field(default_factory=dict)
+    ask_by: tuple[str, ...] = ()
+
+    def environment(self, given: Mapping[str, str], permissions: Permissions) -> Mapping[str, str]:
+        """given: what an operator has set. It counts before ours, but for what makes it ask."""
+        return {**QUIET, **self.env, **given, **({} if permissions is Permissions.AUTO else self.ask_env)}
+
+    def opening(self, permissions: Permissions, cwd: str) -> Frame:
+        meta = self.meta if permissions is Permissions.AUTO else self.ask_meta
+        found: Frame = json.loads(json.dumps(meta).replace(json.dumps(WORKSPACE), json.dumps(cwd)))
+        return found
+
+    def argv(self, command: Sequence[str], permissions: Permissions) -> tuple[str, ...]:
+        return (*(() if permissions is Permissions.AUTO else self.ask_by), *command)
+
+
+def _claude(**more: object) -> Frame:
+    """The adapter hands these on to Claude Code as they are."""
+    return {"claudeCode": {"options": {"disallowedTools": list(CLAUDE_NOT_OFFERED), **more}}}
+
+
+# Over ACP OpenCode tells nothing of a sub-agent, and a sub-agent that asks waits for ever.
+_NO_SUB_AGENTS = {"task": "deny"}
+
+KNOWN: Mapping[str, Known] = {
+    "claude-agent-acp": Known(
+        replace(GENERIC, steering=Steering.NATIVE, varies=False),
+        meta=_claude(),
+        ask_meta=_claude(
+            managedSettings=CLAUDE_ONLY_PEOPLE_ALLOW,
+            settingSources=[],
+            additionalDirectories=[WORKSPACE],
+            strictMcpConfig=True,
+        ),
+        ask_env=CLAUDE_STILL_INSTRUCTED,
+    ),
+    "opencode": Known(
+        replace(GENERIC, questions=False, sub_agents=False, varies=False),
+        env={"OPENCODE_PERMISSION": json.dumps(_NO_SUB_AGENTS)},
+        ask_env={
+            "OPENCODE_PERMISSION": json.dumps({**OPENCODE_ASKS, **_NO_SUB_AGENTS}),
+            "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
+            "OPENCODE_PURE": "1",
+        },
+        ask_by=program("opencode_alone"),
+    ),
+}
+
+# Packages of another name than their program's.
+_NAMES = {"opencode-ai": "opencode"}
+
+
+def known(command: Sequence[str]) -> Known:
+    """By the words of its command: a program's path, or a package with its version, as for npx. Of one that
+    is not known, what holds for all."""
+    words = (PurePosixPath(word).name.partition("@")[0] for word in command)
+    names = (_NAMES.get(word, word) for word in words)
+    return next((KNOWN[name] for name in names if name in KNOWN), Known())

@@ -1,0 +1,35 @@
+"""Settings of programs that are spoken to in two protocols: their own, and ACP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bot.agents.mcp import SERVER, TOOLS
+
+# Tools of Claude Code that would outlive the turn or wake it again after its end (the process ends with the
+# turn), leave the session's worktree, or reach other sessions of the same person in the same sandbox.
+CLAUDE_NOT_OFFERED = (
+    *("CronCreate", "CronDelete", "CronList", "ScheduleWakeup", "Monitor", "Workflow"),
+    *("EnterWorktree", "ExitWorktree", "ListAgents", "SendMessage"),
+)
+
+# Without it Claude Code's sub-agents run in the background by default: the result comes before their work is
+# done, and a process with a background command does not end when its stdin is closed.
+CLAUDE_WAITS = {"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1"}
+
+# Where people are asked, settings of a repository or of the home must not answer for them, nor run anything:
+# beside rules and hooks they can name helpers that are run at once, an environment for every command, a
+# sandbox whose commands are not asked about, skills that bring permissions. So none of their files are read.
+# That would leave out the repository's CLAUDE.md, but not that of a directory that is named besides.
+CLAUDE_ONLY_PEOPLE_ALLOW = {"allowManagedPermissionRulesOnly": True, "allowManagedHooksOnly": True}
+CLAUDE_STILL_INSTRUCTED = {"CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1"}
+
+_HARMLESS = ("read", "list", "glob", "grep", "lsp", "task", "skill", "todowrite", "question", "doom_loop")
+_OURS = tuple(f"{SERVER}_{name}" for name in TOOLS)
+
+# OpenCode's rules where people are asked.
+OPENCODE_ASKS: Mapping[str, str] = {
+    "*": "ask",
+    "external_directory": "allow",
+    **dict.fromkeys((*_HARMLESS, *_OURS), "allow"),
+}

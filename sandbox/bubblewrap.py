@@ -152,16 +152,19 @@ def build(
     options: Options,
     *,
     env_fd: int,
-    brief: bool,
+    life_fd: int | None,
     groups: Sequence[Path] = (),
 ) -> Command:
     """The command line for a launch. Raises SandboxError for a path that no box has.
 
-    brief: the program may not outlive us. groups: the control groups that it goes into.
+    life_fd: the program may not outlive whoever holds the other end of this pipe; None: it may. groups: the
+    control groups that it goes into.
     """
     ports = dict.fromkeys([*options.loopback, *launch.loopback])
     forward = [options.python() or "python3", "-I", "-S", f"{PROGRAMS}/forward.py"]
     forward += ["--socket", f"{EGRESS}/proxy.sock", "--port", str(PROXY_PORT), "--env-fd", str(env_fd)]
+    if life_fd is not None:
+        forward += ["--life-fd", str(life_fd)]
     for port in ports:
         forward += ["--loopback", str(port)]
     for name, value in options.limits.items():
@@ -172,7 +175,7 @@ def build(
         *(*map(str, groups), "--"),
         "bwrap",
         *(["--seccomp", str(FILTER_FD)] if filtered else []),
-        *(["--die-with-parent"] if brief else []),
+        *(["--die-with-parent"] if life_fd is not None else []),
         *isolation(),
         *system(options),
         *etc(place),
@@ -186,7 +189,7 @@ def build(
         "--",
         *launch.argv,
     ]
-    return Command(tuple(argv), handover=handover(environment(launch, options)), shield=not brief)
+    return Command(tuple(argv), handover=handover(environment(launch, options)), shield=life_fd is None)
 
 
 def handover(env: Mapping[str, str]) -> str:

@@ -21,14 +21,15 @@ DRAIN = 5.0  # seconds for the last output after the end
 
 
 async def execute(
-    build: Callable[[int], Command],
+    build: Callable[[int, int], Command],
     *,
     stdin: bytes | BinaryIO,
     timeout: float,
     stdout: BinaryIO | None = None,
     started: Callable[[asyncio.subprocess.Process], None] = lambda _: None,
 ) -> ExecResult:
-    """Run the command that `build` makes for the number of a descriptor with its handover.
+    """Run the command that `build` makes for the numbers of two descriptors: one with its handover, and one
+    that ends when we do, whatever ends us.
 
     The program and its whole group are gone when this returns, raises or is cancelled. Raises
     SandboxUnreachable when it takes too long, SandboxError when it cannot be started.
@@ -36,9 +37,11 @@ async def execute(
     # Input comes from a file and output goes to pipes of our own, for asyncio waits with the end of a
     # process until its own pipes are closed, and what a program leaves running may hold them.
     outlets = [Outlet() for _ in range(2 if stdout is None else 1)]
+    life_end, life = os.pipe()
     try:
         with _out_of_the_way(_memory(b"")) as handover, contextlib.ExitStack() as stack:
-            command = build(handover.fileno())
+            life_end = _moved_up(life_end)
+            command = build(handover.fileno(), life_end)
             handover.write((command.handover or "").encode())
             handover.seek(0)
             process = await asyncio.create_subprocess_exec(
@@ -48,12 +51,16 @@ async def execute(
                 stdin=stack.enter_context(_memory(stdin)) if isinstance(stdin, bytes) else stdin,
                 stdout=stdout or outlets[-1].write_end,
                 stderr=outlets[0].write_end,
-                pass_fds=[handover.fileno()],
+                pass_fds=[handover.fileno(), life_end],
                 start_new_session=True,
             )
-    except OSError as error:
-        raise SandboxError(f"A program in the sandbox cannot be started: {error}.") from error
+    except BaseException as error:
+        os.close(life)
+        if isinstance(error, OSError):
+            raise SandboxError(f"A program in the sandbox cannot be started: {error}.") from error
+        raise
     finally:
+        os.close(life_end)
         for outlet in outlets:
             os.close(outlet.write_end)
     started(process)
@@ -69,6 +76,7 @@ async def execute(
         raise SandboxUnreachable(f"A program in the sandbox took longer than {timeout:g} s.") from error
     finally:
         _kill_group(process.pid)
+        os.close(life)
         for task in collecting:
             task.cancel()
         await asyncio.gather(*collecting, return_exceptions=True)
@@ -109,7 +117,14 @@ def _memory(data: bytes) -> BinaryIO:
 def _out_of_the_way(file: BinaryIO) -> BinaryIO:
     """The same file on a high descriptor: low ones are those that a box opens by their numbers."""
     with file:
-        return os.fdopen(fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, HANDOVER_FD), "w+b")
+        return os.fdopen(_moved_up(os.dup(file.fileno())), "w+b")
+
+
+def _moved_up(fd: int) -> int:
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HANDOVER_FD)
+    finally:
+        os.close(fd)
 
 
 def _kill_group(pid: int) -> None:

@@ -43,7 +43,7 @@ class Isolation(Protocol):
         """While programs run: have up again what they need beside the box. Raises SandboxError."""
         ...
 
-    def command(self, place: Place, launch: Launch, *, env_fd: int, brief: bool) -> Command:
+    def command(self, place: Place, launch: Launch, *, env_fd: int, life_fd: int | None) -> Command:
         """The command line of this machine for a launch. Raises SandboxError."""
         ...
 
@@ -106,9 +106,9 @@ class Bubblewrap:
         ports = (*self._options.loopback, *loopback)
         await self._proxy(place).ensure(f"127.0.0.1:{port}" for port in ports)
 
-    def command(self, place: Place, launch: Launch, *, env_fd: int, brief: bool) -> Command:
+    def command(self, place: Place, launch: Launch, *, env_fd: int, life_fd: int | None) -> Command:
         groups = self._groups.of(_group(place)) if self._groups else ()
-        return bubblewrap.build(place, launch, self._options, env_fd=env_fd, brief=brief, groups=groups)
+        return bubblewrap.build(place, launch, self._options, env_fd=env_fd, life_fd=life_fd, groups=groups)
 
     def reaching(self, place: Place, path: str) -> tuple[str, ...]:
         return bubblewrap.reaching(path)
@@ -147,7 +147,9 @@ class Bubblewrap:
         try:
             await self.ready(place, PROBE)
             result = await execute(
-                lambda fd: self.command(place, PROBE, env_fd=fd, brief=True), stdin=b"", timeout=CHECK_TIMEOUT
+                lambda env_fd, life_fd: self.command(place, PROBE, env_fd=env_fd, life_fd=life_fd),
+                stdin=b"",
+                timeout=CHECK_TIMEOUT,
             )
         except SandboxError as error:
             raise ProviderUnavailable(
@@ -226,7 +228,7 @@ class Unisolated:
     async def keep(self, place: Place) -> None:
         pass
 
-    def command(self, place: Place, launch: Launch, *, env_fd: int, brief: bool) -> Command:
+    def command(self, place: Place, launch: Launch, *, env_fd: int, life_fd: int | None) -> Command:
         path = os.environ.get("PATH", os.defpath)
         try:
             user = pwd.getpwuid(os.geteuid()).pw_name

@@ -278,7 +278,7 @@ class LocalSandbox:
     async def spawn(self, key: str, launch: Launch, *, fence: int, orphan_after: float) -> KeptProcess:
         await self._ready(launch)
         directory = self._kept(key)
-        command = self._isolation.command(self._place, launch, env_fd=HANDOVER_FD, brief=False)
+        command = self._isolation.command(self._place, launch, env_fd=HANDOVER_FD, life_fd=None)
         await start_keeper(
             directory,
             description(
@@ -360,7 +360,9 @@ class LocalSandbox:
 
         try:
             result = await execute(
-                lambda fd: self._isolation.command(self._place, launch, env_fd=fd, brief=True),
+                lambda env_fd, life_fd: self._isolation.command(
+                    self._place, launch, env_fd=env_fd, life_fd=life_fd
+                ),
                 stdin=stdin,
                 timeout=timeout,
                 stdout=stdout,

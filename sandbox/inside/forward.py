@@ -1,6 +1,7 @@
 """The first program in a local sandbox: leads its loopback to the egress proxy and runs the command.
 
-    forward.py [--socket PATH --port 3128 [--loopback PORT]…] [--env-fd N] [--limit NAME=N]… -- CMD ARG…
+    forward.py [--socket PATH --port 3128 [--loopback PORT]…] [--env-fd N] [--life-fd N] [--limit NAME=N]…
+               -- CMD ARG…
 
 This file stands alone (Python 3.9+, standard library only). It listens on 127.0.0.1:<port> as the HTTP
 proxy, and on 127.0.0.1:<loopback> for each service that the operator named, so that its address means the
@@ -9,7 +10,9 @@ the proxy restarts. Where programs share a loopback, --port 0 takes a free port 
 only prepares and runs the command.
 
 --env-fd: read more environment from this descriptor (NAME=VALUE, a NUL after each), so that secrets stand
-in no argv and not in the environment of process 1. --limit: a resource limit (nofile, nproc, fsize, …) for
+in no argv and not in the environment of process 1. --life-fd: a pipe of whoever started us; when nobody holds
+its other end any more, all that runs in the box ends (bwrap's own --die-with-parent says nothing of a parent
+that died before bwrap could ask for it). --limit: a resource limit (nofile, nproc, fsize, …) for
 the command.
 
 The command stays in our process group. INT, TERM and HUP are sent to the whole group by whoever minds it,
@@ -41,7 +44,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 300.0  # seconds for which a lost proxy is tried again
 BUFFER = 1 << 16
-USAGE = "usage: forward.py [--socket PATH --port N [--loopback N]…] [--env-fd N] [--limit NAME=N]… -- CMD…"
+USAGE = (
+    "usage: forward.py [--socket PATH --port N [--loopback N]…] [--env-fd N] [--life-fd N] [--limit NAME=N]…"
+    " -- CMD…"
+)
 
 
 class Options:
@@ -50,6 +56,7 @@ class Options:
         self.port = 3128
         self.loopback: list[int] = []
         self.env_fd = -1
+        self.life_fd = -1
         self.limits: list[tuple[str, int]] = []
         while words and words[0] != "--":
             name, value, words = words[0], words[1], words[2:]
@@ -61,6 +68,8 @@ class Options:
                 self.loopback.append(int(value))
             elif name == "--env-fd":
                 self.env_fd = int(value)
+            elif name == "--life-fd":
+                self.life_fd = int(value)
             elif name == "--limit":
                 limit, _, number = value.partition("=")
                 self.limits.append((limit, int(number)))
@@ -206,11 +215,13 @@ def environment(options: Options) -> dict[str, str]:
 def run(options: Options) -> int:
     # Nothing of the bot's may stay open in the box.
     for name in os.listdir("/dev/fd"):  # noqa: PTH208 importing pathlib costs milliseconds
-        if int(name) not in (0, 1, 2, options.env_fd):
+        if int(name) not in (0, 1, 2, options.env_fd, options.life_fd):
             try:
                 os.close(int(name))
             except OSError:
                 pass
+    if options.life_fd >= 0:
+        os.set_inheritable(options.life_fd, False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     if options.socket:
@@ -224,6 +235,8 @@ def run(options: Options) -> int:
     child = os.fork()  # before any thread exists
     if child == 0:
         execute(options, env)
+    if options.life_fd >= 0:
+        start_new_thread(live, (options.life_fd,))
     if options.socket:
         for listener, greeting in listeners:
             start_new_thread(accept, (listener, options.socket, greeting))
@@ -235,6 +248,16 @@ def run(options: Options) -> int:
         pid, status = os.wait()  # also collects the orphans of others when we are process 1
         if pid == child:
             return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def live(life: int) -> None:
+    """End everything in the box when nobody wants it any more."""
+    select.select([life], [], [])  # nothing is ever written to it
+    with open("/proc/1/comm") as name:  # noqa: PTH123 importing pathlib costs milliseconds
+        boxed = name.read() == "bwrap\n"
+    if boxed:
+        os.kill(-1, signal.SIGKILL)
+    os._exit(128 + signal.SIGKILL)
 
 
 def execute(options: Options, env: dict[str, str]) -> None:

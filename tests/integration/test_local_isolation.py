@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.server
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -237,13 +239,13 @@ async def test_what_is_handed_over_is_not_where_a_box_puts_its_filter() -> None:
     """A bot that has few files open would get that very descriptor."""
     given: list[int] = []
 
-    def build(fd: int) -> Command:
-        given.append(fd)
+    def build(fd: int, life: int) -> Command:
+        given.extend((fd, life))
         read = "import os, sys; sys.stdout.write(os.fdopen(int(sys.argv[1])).read())"
         return Command((sys.executable, "-c", read, str(fd)), handover="handed over")
 
     assert (await execute(build, stdin=b"", timeout=20)).out == b"handed over"
-    assert given[0] >= HANDOVER_FD > FILTER_FD
+    assert min(given) >= HANDOVER_FD > FILTER_FD
 
 
 async def test_nothing_of_a_short_program_stays(sandbox: LocalSandbox) -> None:
@@ -432,6 +434,55 @@ async def test_an_agent_outlives_a_killed_bot(create: Create, tmp_path: Path) ->
     while not (chunk := await process.read(1, len(out), ack=0, wait=20)).eof:
         out += chunk.data
     assert out + chunk.data == b"one\ntwo\n"
+
+
+STARTING = """
+    import asyncio, sys
+    from pathlib import Path
+    from bot.models import Launch
+    from sandbox.bubblewrap import Options
+    from sandbox.isolation import Bubblewrap
+    from sandbox.local import LocalProvider
+
+    async def main():
+        provider = LocalProvider(Path(sys.argv[1]), Bubblewrap(Options(), allow=()))
+        sandbox = await provider.create({})
+        await sandbox.run(Launch(("true",), sandbox.home))
+        print(sandbox.id, flush=True)
+        launch = Launch(("sh", "-c", "setsid sleep 600 & sleep 600"), sandbox.home)
+        await asyncio.gather(*(sandbox.run(launch, timeout=600) for _ in range(6)))
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("after", [0.0, 0.02, 0.1, 0.5])
+@pytest.mark.usefixtures("create")  # which deletes what is made in that directory
+async def test_short_programs_do_not_outlive_a_bot_that_is_killed_while_it_starts_them(
+    tmp_path: Path, after: float
+) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(STARTING), str(tmp_path / "sandboxes")]
+    bot = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    assert bot.stdout is not None
+    id = (await bot.stdout.readline()).decode().strip()
+    await asyncio.sleep(after)  # not for luck: each is another moment of their start
+    bot.kill()  # alone: what it started has no other reason to end
+    await bot.wait()
+    boxes = re.compile(rf"bwrap\0.*/{id}/home\0".encode(), re.DOTALL)
+
+    def left() -> list[str]:
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if boxes.match((directory / "cmdline").read_bytes()):
+                    found.append(directory.name)
+        return found
+
+    async with asyncio.timeout(20):
+        while left():  # noqa: ASYNC110 others end
+            await asyncio.sleep(0.02)
 
 
 async def test_a_start_that_is_cancelled_half_way_is_found_to_be_ended(

@@ -68,7 +68,7 @@ def test_the_host_of_local_sandboxes_stays_the_same(tmp_path: Path) -> None:
 
 def test_secrets_and_environment_are_not_in_the_command_line(tmp_path: Path) -> None:
     launch = Launch(("agent",), "/home/agent", env={"PLAIN": "in-the-env"}, secrets={"KEY": "s3cret"})
-    command = build(Place(tmp_path), launch, Options(), env_fd=100, brief=False)
+    command = build(Place(tmp_path), launch, Options(), env_fd=100, life_fd=None)
     assert not any("s3cret" in word or "in-the-env" in word for word in command.argv)
     assert "s3cret" not in repr(command)
     assert command.env == {}
@@ -82,13 +82,13 @@ def test_secrets_and_environment_are_not_in_the_command_line(tmp_path: Path) -> 
 def test_a_variable_that_no_program_can_have_is_refused(tmp_path: Path, name: str, value: str) -> None:
     launch = Launch(("agent",), "/home/agent", secrets={name: value})
     with pytest.raises(SandboxError, match="cannot be set"):
-        build(Place(tmp_path), launch, Options(), env_fd=100, brief=True)
+        build(Place(tmp_path), launch, Options(), env_fd=100, life_fd=101)
 
 
 def test_a_brief_program_dies_with_the_bot_and_a_kept_one_does_not(tmp_path: Path) -> None:
     launch = Launch(("agent",), "/home/agent")
     brief, kept = (
-        build(Place(tmp_path), launch, Options(), env_fd=9, brief=brief) for brief in (True, False)
+        build(Place(tmp_path), launch, Options(), env_fd=100, life_fd=life) for life in (101, None)
     )
     assert "--die-with-parent" in brief.argv
     assert "--die-with-parent" not in kept.argv

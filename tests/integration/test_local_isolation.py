@@ -456,7 +456,7 @@ STARTING = """
 """
 
 
-@pytest.mark.parametrize("after", [0.0, 0.02, 0.1, 0.5])
+@pytest.mark.parametrize("after", [0.02, 0.1])
 @pytest.mark.usefixtures("create")  # which deletes what is made in that directory
 async def test_short_programs_do_not_outlive_a_bot_that_is_killed_while_it_starts_them(
     tmp_path: Path, after: float
@@ -564,6 +564,7 @@ def interpreter_for(user: int) -> tuple[list[str], dict[str, str]] | None:
     return None
 
 
+@pytest.mark.timeout(420)  # it is two files of tests
 @pytest.mark.skipif(os.geteuid() != 0, reason="this run is unprivileged already")
 def test_all_of_this_holds_for_an_unprivileged_bot() -> None:
     found = interpreter_for(NOBODY)
@@ -574,7 +575,7 @@ def test_all_of_this_holds_for_an_unprivileged_bot() -> None:
     files = [str(here), str(here.with_name("test_local_hardening.py"))]
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", *files]
     done = subprocess.run(
-        [*command, *tests], cwd=ROOT, env=env, capture_output=True, check=False, timeout=110
+        [*command, *tests], cwd=ROOT, env=env, capture_output=True, check=False, timeout=400
     )
     assert done.returncode == 0, done.stdout.decode()[-6000:] + done.stderr.decode()[-2000:]
     assert b" passed" in done.stdout

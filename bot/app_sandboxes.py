@@ -9,7 +9,8 @@ from bot.errors import SettingsError
 from bot.ports import Provider
 from bot.settings import Settings
 from sandbox.cgroups import Limits
-from sandbox.daytona import Account, DaytonaProvider
+from sandbox.daytona import DaytonaProvider
+from sandbox.daytona_account import Account
 from sandbox.daytona_network import network_of
 from sandbox.daytona_snapshots import Size, build
 from sandbox.docker import docker_provider

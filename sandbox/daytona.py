@@ -12,7 +12,6 @@ import logging
 import math
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import httpx
 from pydantic import ValidationError
 
 from bot.errors import (
-    ProviderAway,
     ProviderUnavailable,
     SandboxError,
     SandboxGone,
@@ -31,8 +29,8 @@ from bot.errors import (
 from bot.models import SandboxState
 from bot.ports import Sandbox
 from sandbox.box import Address, Box, Said
+from sandbox.daytona_account import OURS, Account, intervals
 from sandbox.daytona_errors import EXTRA, Refusal, meaning, not_made
-from sandbox.daytona_network import OPEN, Network
 from sandbox.remote import RemoteSandbox
 from sandbox.remote_supervisor import persistently
 
@@ -58,43 +56,6 @@ STATES = {
     **dict.fromkeys(("archived", "archiving"), SandboxState.ARCHIVED),
     **dict.fromkeys(BROKEN, SandboxState.ERROR),
 }
-# Parameters of a new box that are ours to set, and why an operator cannot.
-OURS = {
-    **dict.fromkeys(("labels", "name"), "sandboxes are found by them"),
-    **dict.fromkeys(("ephemeral", "ttl_minutes", "linked_sandbox", "spot"), "sandboxes are kept"),
-    **dict.fromkeys(("image", "snapshot", "target"), "it has a setting of its own"),
-    "auto_stop_interval": "SANDPIPER_SANDBOX_IDLE_STOP says it",
-    "auto_pause_interval": "SANDPIPER_SANDBOX_IDLE_STOP says it",
-    "auto_archive_interval": "SANDPIPER_DAYTONA_AUTO_ARCHIVE says it",
-    "auto_delete_interval": "SANDPIPER_DAYTONA_AUTO_DELETE says it",
-    **dict.fromkeys(
-        ("network_block_all", "network_allow_list", "domain_allow_list"), "SANDPIPER_EGRESS_MODE says it"
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """api_key: sent to `api_url` alone, never into a box. target: a region of Daytona's. snapshot, image:
-    what boxes are made of, the image if both are there, and without them the account's own default.
-    idle_stop: seconds without use until a new box stops itself. auto_archive, auto_delete: seconds that a box
-    is stopped until Daytona archives or deletes it; 0: its own default of seven days, and never. extra: more
-    parameters of the SDK's `create`, as they are there."""
-
-    api_key: str = field(repr=False)
-    api_url: str
-    target: str = ""
-    snapshot: str = ""
-    image: str = ""
-    idle_stop: float = 1800.0
-    auto_archive: float = 0.0
-    auto_delete: float = 0.0
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    network: Network = OPEN
-
-    @property
-    def made_of(self) -> str:
-        return f"image {self.image}" if self.image else f"snapshot {self.snapshot or '(the default)'}"
 
 
 class DaytonaBox:
@@ -218,7 +179,7 @@ class DaytonaBox:
             with target.open("wb") as file:
                 stream = await sandbox.fs.download_file_stream(path)
                 async with contextlib.aclosing(stream) as chunks:
-                    async for chunk in chunks:
+                    async for chunk in streamed(chunks):
                         file.write(chunk[:left])
                         left -= len(chunk)
                         if left <= 0:
@@ -368,12 +329,6 @@ class DaytonaProvider:
         return RemoteSandbox(box, self._http, inherited=tuple(env))
 
 
-def intervals(account: Account) -> tuple[int | None, int]:
-    """Minutes until a stopped box is archived (None: as Daytona does) and deleted (-1: never)."""
-    archive = math.ceil(account.auto_archive / 60) if account.auto_archive else None
-    return archive, math.ceil(account.auto_delete / 60) if account.auto_delete else -1
-
-
 def parameters_of(account: Account, labels: Mapping[str, str]) -> Any:
     """Of a new box, in the SDK's class. Raises SettingsError that names the variable."""
     from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams
@@ -435,8 +390,22 @@ def told(id: str, made_of: str = "") -> Iterator[None]:
 
     try:
         yield
-    except (DaytonaConnectionError, DaytonaTimeoutError) as error:
-        raise ProviderAway(f"Daytona does not answer: {error}.") from error
     except DaytonaError as error:
         headers = {str(name): str(value) for name, value in error.headers.items()}
-        raise meaning(Refusal(error.status_code, str(error), headers, id, made_of)) from error
+        silent = isinstance(error, DaytonaConnectionError | DaytonaTimeoutError)
+        status = 0 if silent and error.status_code is None else error.status_code
+        raise meaning(Refusal(status, str(error), headers, id, made_of)) from error
+
+
+async def streamed(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A stream whose errors are the SDK's: it lets its HTTP client's through."""
+    from aiohttp import ClientError, ClientResponseError
+    from daytona import DaytonaConnectionError, DaytonaError
+
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except ClientResponseError as error:
+        raise DaytonaError(error.message, status_code=error.status) from error
+    except (ClientError, TimeoutError) as error:
+        raise DaytonaConnectionError(str(error) or type(error).__name__) from error

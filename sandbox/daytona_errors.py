@@ -17,6 +17,7 @@ from bot.errors import (
 KEY = "SANDPIPER_DAYTONA_API_KEY"
 SNAPSHOT = "SANDPIPER_DAYTONA_SNAPSHOT"
 IMAGE = "SANDPIPER_DAYTONA_IMAGE"
+API_URL = "SANDPIPER_DAYTONA_API_URL"
 TARGET = "SANDPIPER_DAYTONA_TARGET"
 EXTRA = "SANDPIPER_DAYTONA_EXTRA"
 LIMITS = "The account's limits are at app.daytona.io/dashboard/limits."
@@ -24,8 +25,9 @@ LIMITS = "The account's limits are at app.daytona.io/dashboard/limits."
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the SDK's error carries. status None: there was no answer. made_of: image or snapshot of a new
-    box, "" where none was asked for. id: the box that was asked for, without which 404 is not gone."""
+    """What the SDK's error carries. status 0: there was no answer; None: none that it understands. made_of:
+    image or snapshot of a new box, "" where none was asked for. id: the box that was asked for, without which
+    404 is not gone."""
 
     status: int | None
     text: str
@@ -43,7 +45,12 @@ class Refusal:
 def meaning(no: Refusal) -> SandboxError:
     """Never SandboxGone but where it was asked for one box, and Daytona says that it has none."""
     status, words = no.status, no.words
-    if status is None or status == 408:
+    if status is None:
+        return SandboxError(
+            f"Daytona's SDK does not understand what it is answered: {words}.",
+            f"Is {API_URL} right, and the SDK as new as the service?",
+        )
+    if status in (0, 408):
         return ProviderAway(f"Daytona does not answer: {words}.")
     if status == 429:
         return ProviderAway("Daytona says that we ask too often.", retry_after=retry_after(no.headers))

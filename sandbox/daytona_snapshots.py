@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import ProviderUnavailable, SandboxError
-from sandbox.daytona import Account, told
+from sandbox.daytona import told
+from sandbox.daytona_account import Account
 
 WITHIN = 3600.0  # seconds for a build
 LIMITS = "Ask for less with --cpu, --memory or --disk. Your limits: app.daytona.io/dashboard/limits."

@@ -87,6 +87,7 @@ class DaytonaServer:
         route("POST", "/toolbox/{id}/files/bulk-upload", self._upload)
         route("POST", "/toolbox/{id}/files/bulk-download", self._download)
         route("*", "/preview/{id}/{port}{rest:.*}", self._preview)
+        route("*", "/elsewhere/{rest:.*}", self._elsewhere)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         port = port or free_port()
@@ -183,6 +184,9 @@ class DaytonaServer:
         items = [SandboxListItem.model_validate(b.model_dump()) for b in found[start:end]]
         more = str(end) if end < len(found) else None
         return web.json_response(ListSandboxesResponse(items=items, next_cursor=more).to_dict())
+
+    async def _elsewhere(self, request: web.Request) -> web.Response:
+        return web.Response(text="<html>Welcome</html>", content_type="text/html")
 
     # life
 

@@ -171,6 +171,18 @@ async def test_a_provider_that_is_away_for_a_while_is_waited_for(cloud: Cloud) -
     assert "+late" in await cloud.rig.diff(await cloud.rig.final(root))
 
 
+async def test_a_provider_that_is_away_in_mid_turn_leaves_the_agent_at_its_work(cloud: Cloud) -> None:
+    root = cloud.rig.mention(GATE.format("away") + WORK.format("away"))
+    await cloud.reached("away")
+    cloud.server.fail(".", 503, message="maintenance", times=-1)
+    before = len(cloud.server.asked)
+    cloud.open("away")
+    await until(lambda: len(cloud.server.asked) > before + 10)
+    cloud.server.faults.clear()
+    await cloud.rig.final(root)
+    await cloud.witness.once(root, commits=["Add away"])
+
+
 async def test_a_box_that_is_gone_is_replaced_and_the_thread_told(cloud: Cloud) -> None:
     root = cloud.rig.mention(GATE.format("gone") + WORK.format("gone"))
     await cloud.reached("gone")

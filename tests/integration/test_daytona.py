@@ -20,7 +20,8 @@ from bot.errors import (
     SettingsError,
 )
 from bot.models import Launch, SandboxState
-from sandbox.daytona import Account, DaytonaBox, DaytonaProvider
+from sandbox.daytona import DaytonaBox, DaytonaProvider
+from sandbox.daytona_account import Account
 from sandbox.daytona_network import network_of
 from tests.daytona_server import KEY, DaytonaServer
 
@@ -371,6 +372,25 @@ async def test_a_limit_is_waited_for(server: DaytonaServer, make: Make) -> None:
     before = loop.time()
     assert await sandbox.state() is SandboxState.RUNNING
     assert loop.time() - before >= 1.0
+
+
+async def test_an_address_where_something_else_answers_is_not_waited_for(server: DaytonaServer) -> None:
+    provider = DaytonaProvider(Account(KEY, f"{server.url}/elsewhere"))
+    with pytest.raises(SandboxError, match="SANDPIPER_DAYTONA_API_URL") as caught:
+        await provider.check()
+    assert not isinstance(caught.value, SandboxUnreachable)
+    await provider.close()
+
+
+@pytest.mark.parametrize("status", [502, 503])
+async def test_a_download_that_a_proxy_breaks_off_is_tried_again(
+    server: DaytonaServer, make: Make, tmp_path: Path, status: int
+) -> None:
+    sandbox = await make().create(ANA)
+    await sandbox.run(Launch(("sh", "-c", "echo here > ~/note"), cwd=sandbox.home))
+    server.fail("bulk-download", status)
+    await sandbox.download(f"{sandbox.home}/note", tmp_path / "note", limit=100)
+    assert (tmp_path / "note").read_text() == "here\n"
 
 
 @pytest.mark.parametrize("what", ["start", "stop", "delete"])

@@ -15,7 +15,8 @@ from bot.errors import ProviderUnavailable, SandboxGone
 from bot.ports import Provider, Sandbox
 from sandbox.bubblewrap import Options
 from sandbox.container import Engine
-from sandbox.daytona import Account, DaytonaBox, DaytonaProvider
+from sandbox.daytona import DaytonaBox, DaytonaProvider
+from sandbox.daytona_account import Account
 from sandbox.docker import DockerProvider
 from sandbox.isolation import Bubblewrap, Unisolated
 from sandbox.local import LocalProvider

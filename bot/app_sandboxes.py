@@ -107,7 +107,14 @@ def _e2b(settings: Settings) -> Provider:
 
 
 def _docker(settings: Settings) -> Provider:
-    about = settings.docker
+    about, sandbox = settings.docker, settings.sandbox
+    local = {"TOOLS": sandbox.tools, "UNSAFE": sandbox.unsafe, "PORTS_HOST": sandbox.ports_host}
+    for name, value in local.items():
+        if value:
+            raise SettingsError(
+                f"SANDPIPER_SANDBOX_{name} is for local sandboxes: containers have no such thing.",
+                "Leave it out. What containers have, SANDPIPER_DOCKER_IMAGE says.",
+            )
     return docker_provider(
         settings.data_dir / "sandboxes" / "docker",
         host=about.host,

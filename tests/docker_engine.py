@@ -151,12 +151,16 @@ class DockerEngine:
 
     async def close(self) -> None:
         self._server.close()
-        for container in list(self.containers.values()):
-            await self._end(container)
+        await self.halt()
         for task in self._open:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
         self.socket.unlink(missing_ok=True)
+
+    async def halt(self) -> None:
+        """All containers end, as by `docker kill`."""
+        for container in list(self.containers.values()):
+            await self._end(container)
 
     # HTTP
 

@@ -39,3 +39,28 @@ async def test_what_cannot_be_said_to_daytona_names_its_variable(
     with pytest.raises(SettingsError) as caught:
         provider_of(load(None))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("SANDBOX_TOOLS", "/opt/node", "SANDPIPER_SANDBOX_TOOLS is for local sandboxes"),
+        ("SANDBOX_UNSAFE", "true", "SANDPIPER_SANDBOX_UNSAFE is for local sandboxes"),
+        ("SANDBOX_PORTS_HOST", "127.0.0.1", "SANDPIPER_SANDBOX_PORTS_HOST is for local sandboxes"),
+        ("EGRESS_LOOPBACK", "127.0.0.1:9", "SANDPIPER_EGRESS_LOOPBACK"),
+        ("EGRESS_MODE", "list", "SANDPIPER_EGRESS_ALLOW is empty"),
+        ("DOCKER_HOST", "tcp://10.0.0.1:2375", "SANDPIPER_DOCKER_HOST"),
+        ("DOCKER_USER", "0:0", "SANDPIPER_DOCKER_USER"),
+    ],
+)
+async def test_what_cannot_be_said_to_docker_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, words: str
+) -> None:
+    for known in [known for known in os.environ if known.startswith(PREFIX)]:
+        monkeypatch.delenv(known)
+    given = {"SANDBOX_PROVIDER": "docker", "DATA_DIR": str(tmp_path)}
+    for each, text in {**given, name: value}.items():
+        monkeypatch.setenv(f"{PREFIX}{each}", text)
+    with pytest.raises(SettingsError) as caught:
+        provider_of(load(None))
+    assert words in str(caught.value)

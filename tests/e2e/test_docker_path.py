@@ -1,0 +1,116 @@
+"""Whole turns in containers: the real bot and Docker's real SDK, with an engine on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.docker_engine import IMAGE, DockerEngine
+from tests.e2e.rig import Rig, rig
+from tests.e2e.witness import Witness, until
+
+pytest.importorskip("aiodocker", reason="the extra `docker` is not installed")
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+WORK = "!write {0}.txt {0}\n!commit Add {0}\n!say I added {0}.\n!answer {0} is there."
+GATE = "!run touch ~/at-{0}; until test -e ~/gate-{0}; do sleep 0.05; done\n"
+FETCH = 'import urllib.request as r; r.urlopen("https://denied.example", timeout=20)'
+ASK = f"!run python3 -c '{FETCH}' || true\n"
+
+
+@dataclass
+class Yard:
+    """The rig, with the engine's side of it."""
+
+    rig: Rig
+    engine: DockerEngine
+
+    @property
+    def witness(self) -> Witness:
+        return Witness(self.rig)
+
+    @property
+    def homes(self) -> list[Path]:
+        return [self.engine.directory / "volumes" / name / "home" for name in self.engine.volumes]
+
+    async def reached(self, gate: str) -> None:
+        await until(lambda: any((home / f"at-{gate}").exists() for home in self.homes))
+
+    def open(self, gate: str) -> None:
+        for home in self.homes:
+            (home / f"gate-{gate}").touch()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def yard(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Yard]:
+    directory = tmp_path_factory.mktemp("yard")
+    engine = DockerEngine(directory / "engine")
+    await engine.start()
+    settings = {
+        "SANDPIPER_SANDBOX_PROVIDER": "docker",
+        "SANDPIPER_DOCKER_HOST": engine.url,
+        "SANDPIPER_DOCKER_IMAGE": IMAGE,
+        "SANDPIPER_SANDBOX_PIDS": "500",
+    }
+    try:
+        async with rig(directory, **settings) as running:
+            yield Yard(running, engine)
+    finally:
+        await engine.close()
+
+
+async def test_a_turn_becomes_a_pull_request(yard: Yard) -> None:
+    root = yard.rig.mention(WORK.format("first"))
+    assert "+first" in await yard.rig.diff(await yard.rig.final(root))
+    (asked,) = yard.engine.created
+    assert set(asked["Labels"].values()) >= {"sandpiper", "agent", "slack:T_ACME"}
+    assert asked["HostConfig"]["PidsLimit"] == 500
+
+
+async def test_a_reply_steers_the_turn(yard: Yard) -> None:
+    root = yard.rig.mention("!wait\n" + WORK.format("steered"))
+    await yard.rig.shows(root, "Waiting for a message")
+    told = yard.rig.reply(root, "make it blue")
+    await yard.rig.final(root)
+    await yard.witness.once(root, commits=["Add steered"], told=[told])
+
+
+async def test_a_host_that_is_refused_is_told_in_the_thread(yard: Yard) -> None:
+    root = yard.rig.mention(ASK + "!answer Done.")
+    await yard.rig.final(root)
+    await yard.rig.shows(root, "denied.example:443")
+    assert "SANDPIPER_EGRESS_ALLOW" in yard.rig.picture(root)
+
+
+async def test_a_bot_that_was_killed_finds_the_agent_at_its_work(yard: Yard) -> None:
+    root = yard.rig.mention(GATE.format("kill") + WORK.format("kill"))
+    await yard.reached("kill")
+    await yard.rig.kill()
+    yard.open("kill")
+    await yard.rig.start_again()
+    assert "+kill" in await yard.rig.diff(await yard.rig.final(root))
+    (turn,) = yard.witness.turns(root)
+    assert turn["attempt"] == 1
+    await yard.witness.once(root, commits=["Add kill"])
+
+
+async def test_a_container_that_ends_under_the_agent_is_started_and_the_turn_goes_on(yard: Yard) -> None:
+    root = yard.rig.mention(WORK.format("halt").replace("!say", GATE.format("halt") + "!say", 1))
+    await yard.reached("halt")
+    yard.open("halt")
+    await yard.engine.halt()
+    await yard.rig.final(root)
+    await yard.witness.once(root, commits=["Add halt"], attempts=2)
+
+
+async def test_an_image_that_cannot_be_pulled_is_told_in_the_thread(yard: Yard) -> None:
+    yard.engine.images.clear()
+    root = yard.rig.slack.post("U_BEN", "C_DEV", f"<@{yard.rig.slack.bot_user_id}> !answer Hello.")
+    final = await yard.rig.final(root)
+    yard.engine.images[IMAGE] = "sha256:" + "1" * 64
+    assert f"could not pull the image {IMAGE}" in final.shown
+    assert "SANDPIPER_DOCKER_IMAGE" in final.shown

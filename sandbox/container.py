@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bot.errors import SettingsError
+from bot.models import SandboxState
 from sandbox.cgroups import Limits
 
 API = (1, 41)  # Engine 20.10: private control group namespaces
@@ -45,6 +48,22 @@ class Engine:
     def ids(self) -> tuple[int, int]:
         uid, _, gid = self.user.partition(":")
         return int(uid), int(gid)
+
+
+def checked(engine: Engine) -> Engine:
+    """The same, if it can be had. Raises SettingsError that names the variable."""
+    host, user = engine.host, engine.user
+    if not re.fullmatch(r"unix://(/[^/]+)+", host):
+        raise SettingsError(
+            f"SANDPIPER_DOCKER_HOST: '{host}' is no socket of this machine.",
+            "Write it as unix:///var/run/docker.sock; bot and engine have to share a machine.",
+        )
+    if not re.fullmatch(r"[1-9]\d{0,9}:[1-9]\d{0,9}", user):
+        raise SettingsError(
+            f"SANDPIPER_DOCKER_USER: '{user}' is no ordinary user.",
+            "Write numbers, as in 1000:1000; not root's.",
+        )
+    return engine
 
 
 def container(
@@ -124,3 +143,10 @@ def home_archive(engine: Engine) -> bytes:
         about.uid, about.gid = engine.ids
         tar.addfile(about)
     return archive.getvalue()
+
+
+def state_of(about: Mapping[str, Any] | None) -> SandboxState:
+    """Also what is paused, restarting or dead is started by `start`."""
+    state = about["State"] if about else {}
+    on = state.get("Running") and not state.get("Paused") and not state.get("Restarting")
+    return SandboxState.RUNNING if on else SandboxState.STOPPED

@@ -18,6 +18,11 @@ LONGEST_END = 32  # bytes of what says the end
 # $1 a word of ours, then the program, whose end is said after that word: an output that a lost connection has
 # cut off is not taken for all of it.
 RUN = 'end=$1; shift; "$@"; printf "\\n%s %d" "$end" "$?"'
+# $1 path, $2 bytes. The SDK cannot close stdin alone.
+UPLOAD = """
+exec 2>&1; mkdir -p -- "$(dirname -- "$1")" && head -c "$2" >"$1.part" &&
+test "$(wc -c <"$1.part")" -eq "$2" && mv -f -- "$1.part" "$1"
+"""
 
 
 def that_says_its_end(argv: Sequence[str], word: str) -> list[str]:

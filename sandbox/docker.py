@@ -38,9 +38,21 @@ from bot.errors import (
 from bot.models import DeniedHost, SandboxState
 from sandbox.box import Address, Said
 from sandbox.cgroups import SETTINGS, Limits
-from sandbox.container import API, DOOR, MADE_OF, OUT, ROOT, Engine, container, etc_files, home_archive
+from sandbox.container import (
+    API,
+    DOOR,
+    MADE_OF,
+    OUT,
+    ROOT,
+    Engine,
+    checked,
+    container,
+    etc_files,
+    home_archive,
+    state_of,
+)
 from sandbox.container_errors import in_our_words
-from sandbox.container_exec import listen, pieces, that_says_its_end
+from sandbox.container_exec import UPLOAD, listen, pieces, that_says_its_end
 from sandbox.egress_modes import EgressMode, hosts_of
 from sandbox.local_egress import Egress
 from sandbox.machine import host_of
@@ -56,11 +68,6 @@ LOOK_WITHIN = 60.0
 STOP_GRACE = 5  # seconds
 ID = re.compile(r"sandpiper-[0-9a-f]{16}")
 
-# $1 path, $2 bytes. The SDK cannot close stdin alone.
-UPLOAD = """
-exec 2>&1; mkdir -p -- "$(dirname -- "$1")" && head -c "$2" >"$1.part" &&
-test "$(wc -c <"$1.part")" -eq "$2" && mv -f -- "$1.part" "$1"
-"""
 # Version 2 of control groups, and version 1.
 KILLS = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null; true"
 
@@ -75,13 +82,13 @@ class DockerBox:
 
     async def state(self) -> SandboxState:
         await self._provider.labels_of(self.id)
-        return _state_of(await self._show())
+        return state_of(await self._show())
 
     async def start(self) -> None:
         await self._provider.labels_of(self.id)
         about = await self._show()
         await self._way_out()
-        if _state_of(about) is SandboxState.RUNNING:
+        if state_of(about) is SandboxState.RUNNING:
             return
         with self._told():
             if about and about["State"].get("Paused"):
@@ -107,10 +114,7 @@ class DockerBox:
             await self.run(f"rm -rf {DOOR}/*", timeout=LOOK_WITHIN)
         with self._told(404):
             await self._container().delete(force=True)
-        await self.egress.stop()
-        await asyncio.to_thread(shutil.rmtree, self.place, ignore_errors=True)
-        if self.place.exists():
-            log.warning("sandbox %s: %s could not be deleted; delete it as root", self.id, self.place)
+        await self._provider.clear(self.id)
         with self._told(404):
             volume = await self._provider.client.volumes.get(self.id)
             await volume.delete()
@@ -243,6 +247,8 @@ class DockerSandbox(RemoteSandbox):
         return int(found[1]) if found else 0
 
     async def _way_out(self) -> Sequence[str]:
+        if not self._docker.place.exists():  # deleted, perhaps by another bot
+            await self._docker.state()
         await self._docker.egress.ensure(())
         return ("--socket", f"{OUT}/proxy.sock", "--port", "0")
 
@@ -261,22 +267,12 @@ def docker_provider(
 ) -> DockerProvider:
     """The provider that the operator's settings describe. Raises SettingsError that names the variable,
     ProviderUnavailable where the SDK is not installed."""
-    if not re.fullmatch(r"unix://(/[^/]+)+", host):
-        raise SettingsError(
-            f"SANDPIPER_DOCKER_HOST: '{host}' is no socket of this machine.",
-            "Write it as unix:///var/run/docker.sock; bot and engine have to share a machine.",
-        )
-    if not re.fullmatch(r"[1-9]\d{0,9}:[1-9]\d{0,9}", user):
-        raise SettingsError(
-            f"SANDPIPER_DOCKER_USER: '{user}' is no ordinary user.",
-            "Write numbers, as in 1000:1000; not root's.",
-        )
     if loopback:
         raise SettingsError(
             "SANDPIPER_EGRESS_LOOPBACK leads to services of this machine, and containers are not led there.",
             "Leave it empty, or use the local provider.",
         )
-    engine = Engine(host, image, runtime, user, limits or Limits())
+    engine = checked(Engine(host, image, runtime, user, limits or Limits()))
     return DockerProvider(directory, engine, hosts_of(mode, allow))
 
 
@@ -386,8 +382,19 @@ class DockerProvider:
                 engine = (await self.client.system.info())["ID"]
             if not await self._is_known(engine):
                 raise SandboxUnreachable(f"{self.engine.host} is another Docker engine than the one of {id}.")
+            await self.clear(id)
             raise SandboxGone(f"There is no sandbox {id} in Docker.")
         return about["Labels"] or {}
+
+    async def clear(self, id: str) -> None:
+        """End what is beside a sandbox's container, for good."""
+        place = self.directory / id
+        if not place.exists():
+            return
+        await self.egress_of(id).stop()
+        await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+        if place.exists():
+            log.warning("sandbox %s: %s could not be deleted; delete it as root", id, place)
 
     async def image(self) -> str:
         """The id of the image, which is pulled where it is not there."""
@@ -421,13 +428,6 @@ class DockerProvider:
         if not path.exists():
             path.write_text(engine, encoding="utf-8")
         return path.read_text(encoding="utf-8") == engine
-
-
-def _state_of(about: Mapping[str, Any] | None) -> SandboxState:
-    """Also what is paused, restarting or dead is started by `start`."""
-    state = about["State"] if about else {}
-    on = state.get("Running") and not state.get("Paused") and not state.get("Restarting")
-    return SandboxState.RUNNING if on else SandboxState.STOPPED
 
 
 @contextlib.contextmanager

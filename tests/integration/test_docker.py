@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -150,6 +151,14 @@ async def test_strangers_on_the_machine_do_not_reach_its_sockets(
 # A life
 
 
+def command_lines() -> str:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_text(errors="replace"))
+    return "\n".join(found)
+
+
 async def test_deleting_takes_container_volume_and_directory(
     engine: DockerEngine, sandbox: DockerSandbox, directory: Path
 ) -> None:
@@ -157,6 +166,28 @@ async def test_deleting_takes_container_volume_and_directory(
     await sandbox.delete()
     assert not engine.containers and not engine.volumes
     assert not (directory / sandbox.id).exists()
+
+
+@pytest.mark.parametrize("by_us", [True, False])
+async def test_nothing_stays_beside_a_sandbox_that_is_gone(
+    engine: DockerEngine, sandbox: DockerSandbox, directory: Path, by_us: bool
+) -> None:
+    place = directory / sandbox.id
+    proxy = json.loads((place / "out" / "pid").read_text())["pid"]
+    if by_us:
+        await sandbox.delete()
+    else:
+        await engine.halt()
+        engine.containers.clear()
+        engine.volumes.clear()
+    for _ in range(2):
+        with pytest.raises(SandboxGone):
+            await sh(sandbox, "true")
+    assert not place.exists()
+    async with asyncio.timeout(20):
+        while Path(f"/proc/{proxy}/cwd").exists():  # noqa: ASYNC110 another process ends
+            await asyncio.sleep(0.01)
+    assert str(place) not in await asyncio.to_thread(command_lines)
 
 
 async def test_the_home_outlives_a_container_that_somebody_has_pruned(

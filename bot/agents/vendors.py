@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bot.agents.apart import GIT, STORES, apart
+from bot.agents.inside import program
 from bot.agents.mcp import SERVER, TOOLS
 
 # Tools of Claude Code that would outlive the turn or wake it again after its end (the process ends with the
@@ -21,11 +23,28 @@ CLAUDE_WAITS = {"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1"}
 # beside rules and hooks they can name helpers that are run at once, an environment for every command, a
 # sandbox whose commands are not asked about, skills that bring permissions. So none of their files are read.
 # That would leave out the repository's CLAUDE.md, but not that of a directory that is named besides.
-CLAUDE_ONLY_PEOPLE_ALLOW = {"allowManagedPermissionRulesOnly": True, "allowManagedHooksOnly": True}
-CLAUDE_STILL_INSTRUCTED = {"CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1"}
+# Claude takes git for harmless when it reads; but git runs what the clone's configuration names, which is the
+# agent's. So people are asked about git, and Claude does not look at the repository by itself.
+CLAUDE_ONLY_PEOPLE_ALLOW = {
+    "allowManagedPermissionRulesOnly": True,
+    "allowManagedHooksOnly": True,
+    "permissions": {"ask": ["Bash(git)", "Bash(git:*)"]},
+}
+CLAUDE_ASK_ENV = {
+    **GIT,
+    "CLAUDE_CODE_ADDITIONAL_DIRECTORIES_CLAUDE_MD": "1",
+    "CLAUDE_CODE_DISABLE_GIT_INSTRUCTIONS": "1",
+}
+CLAUDE_APART = apart(".claude/projects")
 
 _HARMLESS = ("read", "list", "glob", "grep", "lsp", "task", "skill", "todowrite", "question", "doom_loop")
 _OURS = tuple(f"{SERVER}_{name}" for name in TOOLS)
+
+# In its cache OpenCode has programs that it runs unasked.
+OPENCODE_APART = (
+    *apart(".local/share/opencode", [store for store in STORES if store != ".cache"]),
+    *program("opencode_alone"),
+)
 
 # OpenCode's rules where people are asked.
 OPENCODE_ASKS: Mapping[str, str] = {

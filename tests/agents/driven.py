@@ -69,7 +69,8 @@ class DrivenAgent:
         cls, codec: Codec, task: Task, again: Callable[[], Codec] | None = None
     ) -> AsyncIterator[DrivenAgent]:
         launch = codec.launch(task)
-        known = {"PATH": os.environ["PATH"], "HOME": task.home, "SANDPIPER_PROGRAMS": str(PROGRAMS)}
+        path = f"{task.home}/.local/bin:{os.environ['PATH']}"  # as it is in a sandbox
+        known = {"PATH": path, "HOME": task.home, "SANDPIPER_PROGRAMS": str(PROGRAMS)}
         env = {**known, **launch.env, **launch.secrets}
         process = await asyncio.create_subprocess_exec(
             *launch.argv,

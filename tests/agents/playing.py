@@ -187,6 +187,15 @@ async def stopped_at_once(agent: DrivenAgent) -> None:
 
 async def approved(agent: DrivenAgent) -> None:
     """Everything that is asked is allowed, till the end."""
+    await _decided(agent, allowed=True)
+
+
+async def refused(agent: DrivenAgent) -> None:
+    """Everything that is asked is refused, till the end."""
+    await _decided(agent, allowed=False)
+
+
+async def _decided(agent: DrivenAgent, *, allowed: bool) -> None:
     asked = 0
 
     def asks_or_ends(agent: DrivenAgent) -> bool:
@@ -196,7 +205,7 @@ async def approved(agent: DrivenAgent) -> None:
         await agent.until(asks_or_ends, "another request or the end")
         for approval in agent.approvals[asked:]:
             asked += 1
-            agent.decide(approval.id, allowed=True)
+            agent.decide(approval.id, allowed=allowed)
     await agent.close()
 
 

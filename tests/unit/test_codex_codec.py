@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bot.agents.apart import APART
 from bot.agents.codec import Prompt, Steer, Step, Task
-from bot.agents.codex.codec import KEY, ONLY_CONVERSATIONS, OPENAI, CodexCodec
+from bot.agents.codex.codec import KEY, OPENAI, CodexCodec
 from bot.agents.codex.turns import GIVES_WAY, READ_FIRST
 from bot.events import AgentStarted, Cause, Completed, Notice, StopReason, ToolStatus
 from tests.agents.codex_talk import (
@@ -66,7 +67,7 @@ def test_permissions_set_what_codex_trusts_and_asks(task: Task, trust: str, poli
     assert f'projects={{"/home/agent/work"={{trust_level="{trust}"}}}}' in CODEC.launch(task).argv
     terminals = "features.unified_exec_tty=false" not in CODEC.launch(task).argv
     assert terminals is (policy == "never")
-    own_home = ONLY_CONVERSATIONS in CODEC.launch(task).argv
+    own_home = APART in CODEC.launch(task).argv
     assert own_home is (policy == "untrusted")
     start = said(CODEC.begin(task))[-1]
     assert (start["method"], start["params"]["approvalPolicy"]) == ("thread/start", policy)

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
+from bot.agents.apart import GIT
 from bot.agents.codec import Capabilities, Listing, Permissions, Steering
-from bot.agents.inside import program
 from bot.agents.vendors import (
+    CLAUDE_APART,
+    CLAUDE_ASK_ENV,
     CLAUDE_NOT_OFFERED,
     CLAUDE_ONLY_PEOPLE_ALLOW,
-    CLAUDE_STILL_INSTRUCTED,
     CLAUDE_WAITS,
+    OPENCODE_APART,
     OPENCODE_ASKS,
 )
 from bot.agents.wire import Frame
@@ -40,8 +42,7 @@ WORKSPACE = "the workspace"
 class Known:
     """env: of its environment; ask_env: more of it where people are asked. meta: `_meta` of the request that
     opens its session, with WORKSPACE in the place of its path; ask_meta: the same where people are asked.
-    ask_by: what starts it there; its command
-    follows."""
+    ask_by: what starts it there; its command follows."""
 
     capabilities: Capabilities = GENERIC
     env: Mapping[str, str] = field(default_factory=dict)
@@ -52,7 +53,12 @@ class Known:
 
     def environment(self, given: Mapping[str, str], permissions: Permissions) -> Mapping[str, str]:
         """given: what an operator has set. It counts before ours, but for what makes it ask."""
-        return {**QUIET, **self.env, **given, **({} if permissions is Permissions.AUTO else self.ask_env)}
+        return {
+            **QUIET,
+            **self.env,
+            **given,
+            **({} if permissions is Permissions.AUTO else {**GIT, **self.ask_env}),
+        }
 
     def opening(self, permissions: Permissions, cwd: str) -> Frame:
         meta = self.meta if permissions is Permissions.AUTO else self.ask_meta
@@ -81,7 +87,8 @@ KNOWN: Mapping[str, Known] = {
             additionalDirectories=[WORKSPACE],
             strictMcpConfig=True,
         ),
-        ask_env=CLAUDE_STILL_INSTRUCTED,
+        ask_env=CLAUDE_ASK_ENV,
+        ask_by=CLAUDE_APART,
     ),
     "opencode": Known(
         replace(GENERIC, questions=False, sub_agents=False, varies=False),
@@ -91,7 +98,7 @@ KNOWN: Mapping[str, Known] = {
             "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
             "OPENCODE_PURE": "1",
         },
-        ask_by=program("opencode_alone"),
+        ask_by=OPENCODE_APART,
     ),
 }
 

@@ -36,9 +36,10 @@ from bot.agents.loopback import loopback_ports
 from bot.agents.mcp import LONGEST_CALL, SERVER, SHELL
 from bot.agents.steps import StepBuilder
 from bot.agents.vendors import (
+    CLAUDE_APART,
+    CLAUDE_ASK_ENV,
     CLAUDE_NOT_OFFERED,
     CLAUDE_ONLY_PEOPLE_ALLOW,
-    CLAUDE_STILL_INSTRUCTED,
     CLAUDE_WAITS,
 )
 from bot.agents.wire import Frame, to_line
@@ -66,7 +67,7 @@ MODES = {
     Permissions.PLAN: "plan",
 }
 
-# Where people are asked: see CLAUDE_STILL_INSTRUCTED.
+# Where people are asked: see CLAUDE_ONLY_PEOPLE_ALLOW.
 NO_SETTINGS = "--setting-sources="
 INSTRUCTIONS_OF = "--add-dir"
 
@@ -158,7 +159,8 @@ class ClaudeCodec:
             argv += ["--session-id", task.session_uuid]
         env = QUIET | self._env
         if task.permissions is not Permissions.AUTO:
-            env |= CLAUDE_STILL_INSTRUCTED
+            env |= CLAUDE_ASK_ENV
+            argv = [*CLAUDE_APART, *argv]
         if self._base_url:
             env["ANTHROPIC_BASE_URL"] = self._base_url
         return Launch(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from bot.agents.apart import GIT, apart
 from bot.agents.codec import (
     Answered,
     Capabilities,
@@ -71,19 +72,8 @@ CONFIG: Mapping[str, object] = {
 
 
 # Beside conversations, the home's `~/.codex` may hold what answers for people or is started unasked (rules,
-# hooks, MCP servers), written by an earlier turn. So where people are asked, Codex gets an empty home of its
-# own with the conversations in it; not below /tmp where that can be, since there Codex makes no helpers.
-ONLY_CONVERSATIONS = """
-own=$(
-    PATH=/usr/local/bin:/usr/bin:/bin
-    own=$(mktemp -d -p /dev/shm codex.XXXXXX 2>/dev/null || mktemp -d) &&
-    mkdir -p "$HOME/.codex/sessions" && ln -s "$HOME/.codex/sessions" "$own/sessions" && echo "$own"
-) || exit
-CODEX_HOME=$own "$@"
-code=$?
-PATH=/usr/local/bin:/usr/bin:/bin rm -rf "$own"
-exit $code
-"""
+# hooks, MCP servers), written by an earlier turn.
+CONVERSATIONS = ".codex/sessions"
 
 
 class CodexCodec:
@@ -153,12 +143,14 @@ class CodexCodec:
         settings.append(f'projects={{{json.dumps(task.cwd)}={{trust_level="{trust}"}}}}')
         flags = [word for setting in settings for word in ("-c", setting)]
         argv = (*(task.command or self._command), *flags, "app-server")
+        env = self._env
         if task.permissions is not Permissions.AUTO:
-            argv = ("/bin/sh", "-c", ONLY_CONVERSATIONS, "codex", *argv)
+            argv = (*apart(CONVERSATIONS), *argv)
+            env = {**GIT, **env}
         return Launch(
             argv,
             task.cwd,
-            self._env,
+            env,
             dict(self._secrets),
             visible=task.visible,
             loopback=loopback_ports(self._base_url),

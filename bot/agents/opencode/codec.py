@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from bot.agents.apart import GIT
 from bot.agents.codec import (
     Answered,
     Capabilities,
@@ -37,7 +38,6 @@ from bot.agents.codec import (
     Task,
 )
 from bot.agents.codec import State as CodecState
-from bot.agents.inside import program
 from bot.agents.loopback import loopback_ports
 from bot.agents.mcp import SERVER, SHELL
 from bot.agents.opencode import asks
@@ -45,7 +45,7 @@ from bot.agents.opencode.frames import Reading
 from bot.agents.opencode.state import Said, State
 from bot.agents.opencode.turn import Turn
 from bot.agents.steps import StepBuilder
-from bot.agents.vendors import OPENCODE_ASKS
+from bot.agents.vendors import OPENCODE_APART, OPENCODE_ASKS
 from bot.models import Launch
 
 KEY = "SANDPIPER_OPENCODE_KEY"
@@ -120,7 +120,8 @@ class OpenCodeCodec:
         argv = (*self._bridge, *(task.command or self._command))
         if task.permissions is not Permissions.AUTO:
             env |= {"OPENCODE_DISABLE_PROJECT_CONFIG": "1", "OPENCODE_PURE": "1"}
-            argv = (*program("opencode_alone"), *argv)
+            env |= GIT
+            argv = (*OPENCODE_APART, *argv)
         return Launch(
             argv,
             task.cwd,

@@ -42,9 +42,13 @@ DOMAIN = "e2b.app"
 TEMPLATE = "base"
 LIFE_WITHIN = 180.0  # seconds for making, waking and pausing: its memory is written or read
 TRANSFER_WITHIN = 900.0  # seconds for a file; the SDK sets no end to one that it streams
-SYNC_WITHIN = 30.0
 SHORTEST_LIFE = 300  # seconds; a box in use is touched every minute, and may miss some
 SAFE_LIFE = 3600  # what each of E2B's plans allows
+FREEZES = (
+    0,
+    6,
+    6,
+)  # the first envd that freezes the file system for a pause; before, one may tear its journal
 PAGE = 100
 KEY, TEMPLATE_SETTING, EXTRA = "SANDPIPER_E2B_API_KEY", "SANDPIPER_E2B_TEMPLATE", "SANDPIPER_E2B_EXTRA"
 
@@ -116,10 +120,15 @@ class E2BBox:
                 await self._client.update_network(self.id, wanted)
 
     async def stop(self) -> None:
-        if await self.state() is not SandboxState.RUNNING:
+        about = await self._about()
+        if state_of(about) is not SandboxState.RUNNING:
             return
-        with contextlib.suppress(SandboxError):  # pausing alone may leave what is not on its disk yet
-            await self.run("sync", timeout=SYNC_WITHIN)
+        if _version(about.envd_version) < FREEZES:
+            raise SandboxError(
+                f"The sandbox {self.id} cannot be stopped without harm to its files: E2B's program in it is "
+                f"{about.envd_version}, and only from 0.6.6 on it writes them down first.",
+                "Build the template again, for new sandboxes. This one falls asleep when it is not used.",
+            )
         async with self._asking():
             # With its memory, what runs in it would go on after the next start.
             await self._client.pause(self.id, mode="filesystem", request_timeout=LIFE_WITHIN)
@@ -361,6 +370,10 @@ def check_extra(extra: Mapping[str, Any]) -> None:
 
 def lifetime(idle_stop: float) -> int:
     return max(SHORTEST_LIFE, math.ceil(idle_stop))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 def state_of(about: Any) -> SandboxState:

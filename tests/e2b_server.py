@@ -88,6 +88,7 @@ class Kept:
     traffic: str
     asked: dict[str, Any]  # what it was made with
     state: str = "running"
+    envd: str = "0.6.7"
     frozen: bool = False
     token: str = field(default_factory=lambda: secrets.token_hex(8))
     live: set[asyncio.Transport] = field(default_factory=set)
@@ -103,7 +104,7 @@ class Kept:
             "cpu_count": 2,
             "memory_mb": 512,
             "disk_size_mb": 1024,
-            "envd_version": "0.6.7",
+            "envd_version": self.envd,
             "state": SandboxState(self.state),
             "metadata": dict(self.metadata),
         }
@@ -257,7 +258,7 @@ class E2BServer:
             "base",
             kept.box.id,
             "c",
-            "0.6.7",
+            kept.envd,
             envd_access_token=kept.token,
             traffic_access_token=kept.traffic or None,
             domain="e2b.app",

@@ -83,14 +83,14 @@ async def test_stopped_by_us_it_keeps_nothing_that_ran_and_no_call_wakes_it(
     assert (server.boxes[sandbox.id].state, server.boxes[sandbox.id].wakings) == ("paused", 0)
 
 
-async def test_what_was_written_is_on_the_disk_before_it_stops(server: E2BServer, box: E2BBox) -> None:
-    home = server.boxes[box.id].box.home
-    await box.run(
-        "mkdir ~/bin && printf '#!/bin/sh\ntouch ~/synced\n' >~/bin/sync && chmod +x ~/bin/sync", timeout=20
-    )
-    await box.run("echo 'PATH=$HOME/bin:$PATH' >~/.profile", timeout=20)
+async def test_a_box_that_a_stop_may_harm_is_left_to_fall_asleep(server: E2BServer, box: E2BBox) -> None:
+    server.boxes[box.id].envd = "0.6.5"
+    with pytest.raises(SandboxError, match=r"Build the template again"):
+        await box.stop()
+    assert server.boxes[box.id].state == "running"
+    server.boxes[box.id].envd = "0.10.0"
     await box.stop()
-    assert (home / "synced").exists()
+    assert server.boxes[box.id].state == "paused"
 
 
 async def test_at_the_end_of_its_time_it_sleeps_and_the_next_call_wakes_all_that_ran(

@@ -58,8 +58,9 @@ def _local(settings: Settings) -> Provider:
     )
 
 
-def _daytona(settings: Settings) -> Provider:
-    about, sandbox = settings.daytona, settings.sandbox
+def _elsewhere(settings: Settings, where: str, instead: str) -> None:
+    """Raises SettingsError for what only sandboxes on this machine have."""
+    sandbox = settings.sandbox
     here = {
         "EGRESS_LOOPBACK": settings.egress.loopback,
         "SANDBOX_TOOLS": sandbox.tools,
@@ -71,9 +72,14 @@ def _daytona(settings: Settings) -> Provider:
     for name, value in here.items():
         if value:
             raise SettingsError(
-                f"SANDPIPER_{name} is for sandboxes on this machine: those at Daytona have no such thing.",
-                "Leave it out. What they have, their snapshot says, or SANDPIPER_DAYTONA_EXTRA.",
+                f"SANDPIPER_{name} is for sandboxes on this machine: those at {where} have no such thing.",
+                f"Leave it out. What they have, {instead}.",
             )
+
+
+def _daytona(settings: Settings) -> Provider:
+    about, sandbox = settings.daytona, settings.sandbox
+    _elsewhere(settings, "Daytona", "their snapshot says, or SANDPIPER_DAYTONA_EXTRA")
     return DaytonaProvider(
         Account(
             about.api_key.get_secret_value(),
@@ -92,6 +98,7 @@ def _daytona(settings: Settings) -> Provider:
 
 def _e2b(settings: Settings) -> Provider:
     about = settings.e2b
+    _elsewhere(settings, "E2B", "their template says, or SANDPIPER_E2B_EXTRA")
     return E2BProvider(
         E2BAccount(
             about.api_key.get_secret_value(),

@@ -348,7 +348,7 @@ class E2BProvider:
         return E2BBox(self._client, self._account, about.sandbox_id, dict(about.metadata))
 
     def _sandbox(self, box: Box) -> RemoteSandbox:
-        return RemoteSandbox(box, self._http)
+        return RemoteSandbox(box, self._http, inherited=tuple(self._account.extra.get("envs", {})))
 
 
 def check_extra(extra: Mapping[str, Any]) -> None:
@@ -361,7 +361,7 @@ def check_extra(extra: Mapping[str, Any]) -> None:
             raise SettingsError(
                 f"{EXTRA}: '{name}' cannot be said there.", f"It takes {', '.join(sorted(takes))}."
             )
-        if name in ("network", "lifecycle") and not isinstance(value, dict):
+        if name in ("network", "lifecycle", "envs") and not isinstance(value, dict):
             raise SettingsError(f"{EXTRA}: '{name}' is no JSON object.")
     action = extra.get("lifecycle", {}).get("on_timeout", "pause")
     if (action.get("action") if isinstance(action, dict) else action) != "pause":

@@ -58,7 +58,9 @@ class NearE2B(E2BProvider):
     """Its boxes share one machine, so each has a port of its own for the door."""
 
     def _sandbox(self, box: Box) -> RemoteSandbox:
-        return RemoteSandbox(box, self._http, port=int(box.id.rpartition("-")[2]), host="127.0.0.1")
+        inherited = tuple(self._account.extra.get("envs", {}))
+        port = int(box.id.rpartition("-")[2])
+        return RemoteSandbox(box, self._http, port=port, host="127.0.0.1", inherited=inherited)
 
 
 @dataclass
@@ -370,10 +372,11 @@ class E2BServer:
         asked = StartRequest.from_json((await request.read())[5:])
         config = asked.process
         assert config is not None
+        own = kept.asked.get("envVars", {})
         process = await asyncio.create_subprocess_exec(
             config.cmd,
             *config.args,
-            env={"PATH": kept.box.path, "HOME": str(kept.box.home), **config.envs},
+            env={**own, "PATH": kept.box.path, "HOME": str(kept.box.home), **config.envs},
             cwd=config.cwd or kept.box.home,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -80,6 +80,15 @@ async def test_a_turn_lives_on_while_e2b_does_not_answer(tmp_path: Path) -> None
         assert len(server.boxes) == 1
 
 
+async def test_a_turn_waits_for_e2b_and_says_so(tmp_path: Path) -> None:
+    async with at_e2b(tmp_path) as (bot, server):
+        server.faults = [Fault("/api/", 503)]
+        root = bot.mention(HELLO)
+        await bot.shows(root, "E2B does not answer")
+        server.faults = []
+        assert "+hello" in await bot.diff(await bot.final(root))
+
+
 async def test_a_template_that_is_missing_is_told_in_the_thread(tmp_path: Path) -> None:
     async with at_e2b(tmp_path, SANDPIPER_E2B_TEMPLATE="nowhere") as (bot, server):
         final = await bot.final(bot.mention(HELLO))

@@ -196,6 +196,13 @@ async def test_it_is_made_as_the_account_says(server: E2BServer, provider: E2BPr
     assert kept.asked["envVars"] == {"TEAM": "web"}
 
 
+async def test_programs_get_the_variables_that_boxes_are_made_with(server: E2BServer) -> None:
+    provider = NearE2B(server.account(extra={"envs": {"TEAM": "web"}}))
+    sandbox = await provider.create(ANA)
+    assert (await sandbox.run(Launch(("sh", "-c", "echo $TEAM"), sandbox.home))).out == b"web\n"
+    await provider.close()
+
+
 async def test_by_default_nobody_reaches_its_ports_without_its_token(server: E2BServer, box: E2BBox) -> None:
     address = await box.door(8080)
     assert address is not None

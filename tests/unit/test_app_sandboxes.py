@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,33 @@ pytest.importorskip("daytona", reason="the extra `daytona` is not installed")
 async def test_what_cannot_be_said_to_daytona_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, words: str
 ) -> None:
+    given = {"SANDBOX_PROVIDER": "daytona", "DAYTONA_API_KEY": "dtn_1", "DATA_DIR": str(tmp_path)}
+    _refused(monkeypatch, given, name, value, words)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("SANDBOX_CPUS", "2", "SANDPIPER_SANDBOX_CPUS is for sandboxes on this machine: those at E2B"),
+        ("EGRESS_MODE", "list", "SANDPIPER_EGRESS_ALLOW is empty"),
+        ("EGRESS_ALLOW", "db.example.com:5432", "SANDPIPER_EGRESS_ALLOW: E2B lets no host through"),
+        ("E2B_EXTRA", '{"colour": "red"}', "SANDPIPER_E2B_EXTRA: 'colour' cannot be said there"),
+        ("E2B_EXTRA", "[1]", "SANDPIPER_E2B_EXTRA: Input should be a valid dictionary"),
+        ("E2B_API_KEY", "", "Missing: SANDPIPER_E2B_API_KEY"),
+    ],
+)
+async def test_what_cannot_be_said_to_e2b_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, words: str
+) -> None:
+    given = {"SANDBOX_PROVIDER": "e2b", "E2B_API_KEY": "e2b_1", "DATA_DIR": str(tmp_path)}
+    _refused(monkeypatch, given, name, value, words)
+
+
+def _refused(
+    monkeypatch: pytest.MonkeyPatch, given: Mapping[str, str], name: str, value: str, words: str
+) -> None:
     for known in [known for known in os.environ if known.startswith(PREFIX)]:
         monkeypatch.delenv(known)
-    given = {"SANDBOX_PROVIDER": "daytona", "DAYTONA_API_KEY": "dtn_1", "DATA_DIR": str(tmp_path)}
     for each, text in {**given, name: value}.items():
         monkeypatch.setenv(f"{PREFIX}{each}", text)
     with pytest.raises(SettingsError) as caught:

@@ -112,6 +112,7 @@ class Verb(StrEnum):
     SANDBOX = "sandbox"  # option "do": what about it; "number": which reset is meant
     CHANNEL = "channel"
     GET = "get"  # option "path": a file of the workspace
+    PREVIEW = "preview"  # option "port": what is served there
     APPROVE = "approve"
     DENY = "deny"
     ANSWER = "answer"  # one of the options of a question; there is no word for it
@@ -784,7 +785,8 @@ class Launch:
         at the same port on the box's loopback. ours: a command of the bot's own, whose PATH has
         the system's programs only and none from the home. installs: ours too, and the only kind that may
         write among the agents' programs; of the home and of sessions it sees nothing, where the provider
-        can do so.
+        can do so. entrance: a path in the home; where the provider needs it, what the program serves on its
+        loopback is reached by a unix socket there.
     """
 
     argv: tuple[str, ...]
@@ -795,6 +797,7 @@ class Launch:
     loopback: tuple[int, ...] = ()
     ours: bool = False
     installs: bool = False
+    entrance: str = ""
 
 
 @dataclass(frozen=True, slots=True)

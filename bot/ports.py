@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -191,6 +192,16 @@ class Forge(Protocol):
 # Sandboxes
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """For whom a port is shown, and how long: `seconds`. refusal: why that person may not see it, or "",
+    asked when they come and while they look. what: a sentence for them, about what it is."""
+
+    seconds: float
+    refusal: Callable[[], Awaitable[str]]
+    what: str
+
+
 class Process(Protocol):
     """A program in a sandbox, kept by its supervisor, addressed by byte offsets."""
 
@@ -265,10 +276,12 @@ class Sandbox(Protocol):
         followed. Raises SandboxError when it is missing or too large."""
         ...
 
-    async def expose(self, port: int, path: str) -> str:
+    async def expose(self, port: int, path: str, guard: Guard | None = None) -> str:
         """A URL where people reach a TCP port of the box's loopback, until `conceal`. path: a unix socket in
-        the home that leads to it, for providers that have no way of their own to a port. Raises
-        SandboxError, with what would have to be set where there is no such way."""
+        the home that leads to it, for providers that have no way of their own to a port; with a guard the
+        entrance of the launch that serves it, "": there is none now. guard: the link is for one person, is
+        opened once and ends. Raises SandboxError, with what would have to be set where there is no such
+        way."""
         ...
 
     async def conceal(self, path: str) -> None:

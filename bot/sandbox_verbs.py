@@ -32,7 +32,7 @@ class SandboxVerbs:
     ) -> None:
         self._store = store
         self._surfaces = surfaces
-        self._sandboxes = sandboxes
+        self.sandboxes = sandboxes
         self._losses = losses
         self._clock = clock
         self._answers = Answers(store)
@@ -48,7 +48,7 @@ class SandboxVerbs:
                     f"The sandbox of this thread is {session.owner.identity.name}'s, so only they may.",
                     "About your own, write in a thread of yours.",
                 )
-            row = await self._store.sandbox(self._sandboxes.key(person))
+            row = await self._store.sandbox(self.sandboxes.key(person))
             if row is None or not row.provider_id:
                 return await self._answers.note(message, "no sandbox", NONE)
             match message.options["do"]:
@@ -67,7 +67,7 @@ class SandboxVerbs:
     async def _status(self, message: Message, row: SandboxRow) -> str:
         now = self._clock.now()
         try:
-            sandbox = await self._sandboxes.provider.get(row.provider_id)
+            sandbox = await self.sandboxes.provider.get(row.provider_id)
             await self._store.saw_sandbox(row.id, await sandbox.state())
             row = await self._store.sandbox(row.key) or row
             state = row.state.value if row.state else "not known"
@@ -84,7 +84,7 @@ class SandboxVerbs:
     def _kept(self, row: SandboxRow) -> str:
         if row.pinned:
             return "Pinned: it is neither stopped for idleness nor deleted for age."
-        ages = self._sandboxes.ages
+        ages = self.sandboxes.ages
         deleted = f" and deleted after {span(ages.ttl)}" if ages.ttl else ""
         return f"Not pinned: without a turn it is stopped after {span(ages.idle_stop)}{deleted}."
 
@@ -94,7 +94,7 @@ class SandboxVerbs:
         return await self._answers.note(message, "pinned" if pinned else "unpinned", kept)
 
     async def _restart(self, message: Message, row: SandboxRow) -> str:
-        if busy := await self._sandboxes.restart(row):
+        if busy := await self.sandboxes.restart(row):
             return await self._busy(message, busy)
         return await self._answers.note(message, "restarted", "Your sandbox was stopped and started again.")
 
@@ -133,7 +133,7 @@ class SandboxVerbs:
         row = reset.sandbox
         if not row.provider_id:  # also when this very message did it, before a crash
             return await self._answers.note(message, "deleted", f"Your sandbox is deleted. {FRESH}")
-        if row.provider_id != reset.provider_id or row.key != self._sandboxes.key(person):
+        if row.provider_id != reset.provider_id or row.key != self.sandboxes.key(person):
             return await self._answers.note(message, "over", OVER)
         if busy := await self._store.open_sessions(row.key.person):
             return await self._busy(message, busy)
@@ -141,7 +141,7 @@ class SandboxVerbs:
         if any(session.id not in reset.told for session in lost.sessions):
             text = "More would be lost by now than I told you. Say `sandbox reset` again to see what."
             return await self._answers.note(message, "more lost", text)
-        if busy := await self._sandboxes.delete(
+        if busy := await self.sandboxes.delete(
             row, BY_OWNER, f"{message.author.tenant}/{message.author.user}"
         ):
             return await self._busy(message, busy)

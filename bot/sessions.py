@@ -30,6 +30,7 @@ from bot.models import (
     Verb,
 )
 from bot.ports import Clock, Forge, Store, Surface
+from bot.preview_verb import PreviewVerb
 from bot.prompts import edited
 from bot.sandbox_verbs import SandboxVerbs
 from bot.verbs import Verbs
@@ -85,7 +86,8 @@ class Sessions:
         self._choosing = choosing
         self._defaults = defaults
         self._answers = Answers(store)
-        self._verbs = Verbs(store, surfaces, self._answers, choosing, boxes, files, clock, warning)
+        previews = PreviewVerb(store, boxes.sandboxes, access)
+        self._verbs = Verbs(store, surfaces, self._answers, choosing, boxes, files, previews, clock, warning)
         self._repositories = WhichRepository(store, forge, access, self._answers, defaults.repository)
 
     async def receive(self, message: Message) -> str:

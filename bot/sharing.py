@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from bot.driver import Driver
 from bot.errors import SandboxError
 from bot.events import FileOffered, PortOffered, Shared
-from bot.models import Launch, Saying, SayingKind, SharedFile
+from bot.models import Launch, Saying, SayingKind, SharedFile, Turn
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.shared_files import LARGEST_FILE, SharedFiles
@@ -104,6 +104,8 @@ class Sharing:
             if isinstance(offer, PortOffered):
                 with contextlib.suppress(SandboxError):
                     await sandbox.conceal(offer.path)
+        with contextlib.suppress(SandboxError):
+            await sandbox.conceal(entrance(sandbox.home, driver.turn))
         await self.tidy(sandbox, *left)
 
     async def tidy(self, sandbox: Sandbox, *offers: Offer) -> None:
@@ -112,6 +114,11 @@ class Sharing:
         if paths:
             with contextlib.suppress(SandboxError):  # it is no secret there, and its owner's
                 await sandbox.run(Launch(("rm", "-f", "--", *paths), sandbox.home, ours=True))
+
+
+def entrance(home: str, turn: Turn) -> str:
+    """Where what an attempt at a turn serves is reached (Launch.entrance)."""
+    return f"{home}/{COPIES}/at-{turn.id}-{turn.attempt}"
 
 
 def nobody_waits(timeline: Timeline) -> tuple[Shared, ...]:

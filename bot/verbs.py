@@ -1,5 +1,5 @@
 """The words that are commands, not prompts: help, status, stop, publish, approve and deny. Those about
-sandboxes: sandbox_verbs.py; about files: file_verb.py."""
+sandboxes: sandbox_verbs.py; about files: file_verb.py; previews: preview_verb.py."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from bot.models import (
     Verb,
 )
 from bot.ports import Clock, Store, Surface
+from bot.preview_verb import PreviewVerb
 from bot.sandbox_verbs import SandboxVerbs
 from bot.timeline import duration
 
@@ -31,7 +32,7 @@ Mention me with a task and I run a coding agent on it, in your own sandbox, and 
 • When I ask before I do something, press a button or say `approve 12` or `deny 12`; a reply answers \
 a question
 • {stop} stops · {status} says where I am · {publish} publishes finished work that is not published yet
-• {get} brings a file of the workspace into the thread
+• {get} brings a file of the workspace into the thread · {preview} gives you a link to a server there
 • {sandbox} says how your sandbox is; `sandbox restart`, `pin`, `unpin` and `reset` likewise
 • `repo=owner/name` picks the repository, `repo=acme/web,acme/api` several · {channel} sets this \
 channel's default
@@ -53,6 +54,7 @@ class Verbs:
         choosing: Choosing,
         boxes: SandboxVerbs,
         files: FileVerb,
+        previews: PreviewVerb,
         clock: Clock,
         warning: str = "",
     ) -> None:
@@ -62,6 +64,7 @@ class Verbs:
         self._choosing = choosing
         self._boxes = boxes
         self._files = files
+        self._previews = previews
         self._clock = clock
         self._warning = warning
 
@@ -82,6 +85,8 @@ class Verbs:
                 return await self._boxes.obey(message, session)
             case Verb.GET:
                 return await self._files.obey(message, session)
+            case Verb.PREVIEW:
+                return await self._previews.obey(message, session)
         raise ValueError(f"{message.verb} is no verb of ours")
 
     def help(self, message: Message) -> str:
@@ -89,6 +94,7 @@ class Verbs:
         surface = self._surfaces[message.thread.surface]
         words = {verb: f"`{surface.spoken(verb)}`" for verb in ("stop", "status", "publish")}
         words["get"] = f"`{surface.spoken('get path/to/file')}`"
+        words["preview"] = f"`{surface.spoken('preview 3000')}`"
         words["sandbox"] = f"`{surface.spoken('sandbox status')}`"
         modes = {mode: f"`{surface.spoken(f'{mode}: …')}`" for mode in ("queue", "interrupt")}
         channel = f"`{surface.spoken('channel repo=owner/name')}`"

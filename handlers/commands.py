@@ -19,7 +19,8 @@ _OPTION = re.compile(r"(?<!\S)(repo|agent|model|effort|permissions)=(\S*)[ \t]*"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,100}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@\[\]-]{0,99}")
 _NUMBER = re.compile(r"#?\d{1,18}")
-_WORDS = [verb for verb in Verb if verb not in (Verb.ANSWER, Verb.SANDBOX, Verb.GET)]
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
+_WORDS = [verb for verb in Verb if verb not in (Verb.ANSWER, Verb.SANDBOX, Verb.GET, Verb.PREVIEW)]
 # "Get the tests green" is a task, "get docs/report.html" names a file. Slack makes a link of "notes.md".
 _GET = re.compile(r"get\s+(?:`([^`\n]{1,4000})`|(?:https?://)?((?=\S*[./]\S)[^\s`]{1,4000}))", re.IGNORECASE)
 _OF_A_SANDBOX = ("status", "restart", "pin", "unpin", "reset")
@@ -48,10 +49,10 @@ def parse_words(said: str) -> Words:
 
     A verb stands alone: `stop`, `status`, `publish`, `help`, `channel`, which also takes a repository
     (`channel owner/name`), `approve` and `deny`, which take a number (`approve 12`), `sandbox` with what
-    about it (`sandbox restart`), `get` with a file (`get docs/report.html`), and the number of a reset
-    (`reset 12`). `queue: …` and `interrupt: …` set the mode of a prompt. `repo=owner/name` (several
-    with commas between them), `agent=name`, `model=name`, `effort=word` and `permissions=word` may stand
-    anywhere but in quotes and code; other keys are text.
+    about it (`sandbox restart`), `get` with a file (`get docs/report.html`), `preview` with a port
+    (`preview 3000`), and the number of a reset (`reset 12`). `queue: …` and `interrupt: …` set the mode of a
+    prompt. `repo=owner/name` (several with commas between them), `agent=name`, `model=name`, `effort=word`
+    and `permissions=word` may stand anywhere but in quotes and code; other keys are text.
     """
     text = said.strip()
     mode = Mode.STEER
@@ -110,6 +111,9 @@ def _verb(text: str, options: dict[str, str]) -> Verb | None:
         options["path"] = got[1] or got[2]
         return Verb.GET
     told = [word for word in words if word not in _FILLERS]
+    if told[:1] == [Verb.PREVIEW] and len(told) == 2 and _PORT.fullmatch(told[1]) and int(told[1]) < 65536:
+        options["port"] = told[1]
+        return Verb.PREVIEW
     if told[:1] == [Verb.SANDBOX] and len(told) <= 2 and (told[1:] or ["status"])[0] in _OF_A_SANDBOX:
         options["do"] = (told[1:] or ["status"])[0]
         return Verb.SANDBOX

@@ -167,6 +167,8 @@ def build(
         forward += ["--life-fd", str(life_fd)]
     for port in ports:
         forward += ["--loopback", str(port)]
+    if launch.entrance:
+        forward += ["--entrance", launch.entrance]
     for name, value in options.limits.items():
         forward += ["--limit", f"{name}={value}"]
     filtered = seccomp.program(options.machine) is not None

@@ -38,6 +38,7 @@ from bot.errors import (
     SettingsError,
 )
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
+from bot.ports import Guard
 from sandbox.bubblewrap import Options, Place
 from sandbox.cgroups import SETTINGS, Limits
 from sandbox.egress_modes import EgressMode, hosts_of
@@ -305,9 +306,13 @@ class LocalSandbox:
             log.warning("sandbox %s: %s", self.id, error)
         return KeptProcess(key, fence, KeeperSocket(directory))
 
-    async def expose(self, port: int, path: str) -> str:
+    async def expose(self, port: int, path: str, guard: Guard | None = None) -> str:
         await self._running()
-        return await self._ports.expose(self._place.home, self._in_home(path))
+        if guard is None:
+            return await self._ports.expose(self._place.home, self._in_home(path))
+        if not path:
+            raise SandboxError("Servers in this sandbox end with their turn, and none runs in this thread.")
+        return await self._ports.preview(self._place.home, self._in_home(path), port, guard)
 
     async def conceal(self, path: str) -> None:
         await self._ports.conceal(self._place.home / self._in_home(path))

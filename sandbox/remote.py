@@ -25,6 +25,7 @@ from bot.errors import (
     SandboxUnreachable,
 )
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
+from bot.ports import Guard
 from sandbox.box import Box
 from sandbox.execute import CLIP
 from sandbox.process import END_WITHIN, KeptProcess, Reply, description, understood
@@ -200,7 +201,9 @@ class RemoteSandbox:
         await process.status()
         return process
 
-    async def expose(self, port: int, path: str) -> str:
+    async def expose(self, port: int, path: str, guard: Guard | None = None) -> str:
+        if guard is not None:
+            raise SandboxError("This sandbox's provider has no link that would be for one person only.")
         address = await persistently(lambda: self._box.door(port)) if port != self._port else None
         if address is None:
             raise SandboxError(f"Port {port} of this sandbox cannot be reached from outside.")

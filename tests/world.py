@@ -30,6 +30,7 @@ from bot.errors import (
     InputGap,
     ProcessGone,
     RepositoryUnknown,
+    SandboxError,
     SandboxGone,
     SandboxUnreachable,
     SurfaceBusy,
@@ -69,6 +70,7 @@ from bot.models import (
     ThreadKey,
     Work,
 )
+from bot.ports import Guard
 from bot.shared_files import content
 from bot.timeline import Timeline
 
@@ -564,6 +566,7 @@ class HostSandbox:
         self.denied: list[DeniedHost] = []
         self.starved = 0
         self.exposed: dict[str, int] = {}
+        self.guards: dict[str, Guard] = {}
 
     async def state(self) -> SandboxState:
         return SandboxState.RUNNING
@@ -612,7 +615,11 @@ class HostSandbox:
             raise ProcessGone(f"no process {key}")
         return process
 
-    async def expose(self, port: int, path: str) -> str:
+    async def expose(self, port: int, path: str, guard: Guard | None = None) -> str:
+        if guard is not None:
+            if not path:
+                raise SandboxError("No turn runs.")
+            self.guards[path] = guard
         self.exposed[path] = port
         return f"http://box.example:{port}/"
 

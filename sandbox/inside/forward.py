@@ -1,13 +1,16 @@
 """The first program in a local sandbox: leads its loopback to the egress proxy and runs the command.
 
-    forward.py [--socket PATH --port 3128 [--loopback PORT]…] [--env-fd N] [--life-fd N] [--limit NAME=N]…
-               -- CMD ARG…
+    forward.py [--socket PATH --port 3128 [--loopback PORT]…] [--entrance PATH] [--env-fd N] [--life-fd N]
+               [--limit NAME=N]… -- CMD ARG…
 
 This file stands alone (Python 3.9+, standard library only). It listens on 127.0.0.1:<port> as the HTTP
 proxy, and on 127.0.0.1:<loopback> for each service that the operator named, so that its address means the
 same inside as outside. Everything goes to the proxy's unix socket, which is tried again for minutes while
 the proxy restarts. Where programs share a loopback, --port 0 takes a free port for each. Without --socket it
 only prepares and runs the command.
+
+--entrance: listen on this unix socket for who wants to look at a port of this loopback: a line with its
+number leads there, after a "+" that says so. The ports above are not led to.
 
 --env-fd: read more environment from this descriptor (NAME=VALUE, a NUL after each), so that secrets stand
 in no argv and not in the environment of process 1. --life-fd: a pipe of whoever started us; when nobody holds
@@ -45,8 +48,8 @@ if TYPE_CHECKING:
 PATIENCE = 300.0  # seconds for which a lost proxy is tried again
 BUFFER = 1 << 16
 USAGE = (
-    "usage: forward.py [--socket PATH --port N [--loopback N]…] [--env-fd N] [--life-fd N] [--limit NAME=N]…"
-    " -- CMD…"
+    "usage: forward.py [--socket PATH --port N [--loopback N]…] [--entrance PATH] [--env-fd N] [--life-fd N]"
+    " [--limit NAME=N]… -- CMD…"
 )
 
 
@@ -55,6 +58,7 @@ class Options:
         self.socket = ""
         self.port = 3128
         self.loopback: list[int] = []
+        self.entrance = ""
         self.env_fd = -1
         self.life_fd = -1
         self.limits: list[tuple[str, int]] = []
@@ -66,6 +70,8 @@ class Options:
                 self.port = int(value)
             elif name == "--loopback":
                 self.loopback.append(int(value))
+            elif name == "--entrance":
+                self.entrance = value
             elif name == "--env-fd":
                 self.env_fd = int(value)
             elif name == "--life-fd":
@@ -121,6 +127,72 @@ def serve(near: socket.socket, path: str, greeting: bytes) -> None:
             lead(near, path, greeting)
         except OSError:  # when one end goes away, so does the other
             pass
+
+
+def open_entrance(path: str) -> _socket.socket | None:
+    """None: it cannot be had (a full disk, something in its place), and the command runs without it."""
+    entrance = _socket.socket(_socket.AF_UNIX)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        if os.path.lexists(path):
+            os.unlink(path)  # noqa: PTH108
+        entrance.bind(path)
+        entrance.listen(32)
+    except OSError:
+        entrance.close()
+        return None
+    return entrance
+
+
+def close_entrance(path: str) -> None:
+    try:
+        os.unlink(path)  # noqa: PTH108
+    except OSError:
+        pass
+
+
+def admit(entrance: _socket.socket, closed: list[int]) -> None:
+    """Join each visitor to the port that they name, forever."""
+    select.select([entrance], [], [])
+    import socket
+    import threading
+
+    door = socket.socket(fileno=entrance.detach())
+    while True:
+        try:
+            near, _ = door.accept()
+        except OSError:
+            time.sleep(0.1)
+            continue
+        threading.Thread(target=visit, args=(near, closed), daemon=True).start()
+
+
+def visit(near: socket.socket, closed: list[int]) -> None:
+    with near:
+        try:
+            named = b""
+            while not named.endswith(b"\n") and len(named) < 8 and (byte := near.recv(1)):
+                named += byte
+            port = int(named)
+            if port in closed:
+                return
+            with dial(port) as far:
+                near.sendall(b"+")
+                join(near, far)
+        except (OSError, ValueError, OverflowError):  # who comes sees that it ends
+            pass
+
+
+def dial(port: int) -> socket.socket:
+    """Many servers listen on one of the two loopbacks only."""
+    import socket
+
+    try:
+        far = socket.create_connection(("127.0.0.1", port), timeout=10)
+    except OSError:
+        far = socket.create_connection(("::1", port), timeout=10)
+    far.settimeout(None)
+    return far
 
 
 def lead(near: socket.socket, path: str, greeting: bytes) -> None:
@@ -232,6 +304,7 @@ def run(options: Options) -> int:
             greeting = f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
             listeners.append((listen(port), greeting))
     env = environment(options)
+    entrance = open_entrance(options.entrance) if options.entrance else None
     child = os.fork()  # before any thread exists
     if child == 0:
         execute(options, env)
@@ -240,6 +313,8 @@ def run(options: Options) -> int:
     if options.socket:
         for listener, greeting in listeners:
             start_new_thread(accept, (listener, options.socket, greeting))
+    if entrance is not None:
+        start_new_thread(admit, (entrance, [options.port, *options.loopback]))
     # What stdin holds is the command's; when it closes its end, the writer shall notice.
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
@@ -247,6 +322,8 @@ def run(options: Options) -> int:
     while True:
         pid, status = os.wait()  # also collects the orphans of others when we are process 1
         if pid == child:
+            if entrance is not None:
+                close_entrance(options.entrance)
             return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 

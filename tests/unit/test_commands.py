@@ -91,6 +91,18 @@ def test_a_file_is_asked_for_by_its_path(said: str, path: str) -> None:
     assert parse_words(said) == Words(Verb.GET, options={"path": path})
 
 
+@pytest.mark.parametrize("said", ["preview 3000", "Preview 3000, please", "preview 3000."])
+def test_a_preview_is_of_a_port(said: str) -> None:
+    assert parse_words(said) == Words(Verb.PREVIEW, options={"port": "3000"})
+
+
+@pytest.mark.parametrize(
+    "said", ["preview", "preview 0", "preview 65536", "preview the page", "preview 3000 4000", "preview ³"]
+)
+def test_other_words_about_previews_are_for_the_agent(said: str) -> None:
+    assert parse_words(said) == Words(text=said)
+
+
 def test_queue_and_interrupt_say_what_a_message_does_to_the_running_turn() -> None:
     assert parse_words("queue: then update the changelog") == Words(
         mode=Mode.QUEUE, text="then update the changelog"

@@ -1,0 +1,61 @@
+"""`preview 3000`: a link to what an agent serves, for the one who asked, as long as they may steer there."""
+
+from __future__ import annotations
+
+from bot.access import Access
+from bot.answers import Answers
+from bot.errors import Denied, ForgeError, SandboxError, SurfaceBusy, SurfaceError
+from bot.models import Message, SandboxState, Session, TurnState
+from bot.ports import Guard, Store
+from bot.sandboxes import Sandboxes
+from bot.sharing import entrance
+from bot.timeline import span
+
+PREVIEW_SECONDS = 3600.0
+
+NOT_SERVED = "Nothing is served in this thread: its sandbox does not run."
+CANNOT_ASK = "Whether you may look at this cannot be asked now. Try again."
+
+
+class PreviewVerb:
+    def __init__(self, store: Store, sandboxes: Sandboxes, access: Access) -> None:
+        self._store = store
+        self._sandboxes = sandboxes
+        self._access = access
+        self._answers = Answers(store)
+
+    async def obey(self, message: Message, session: Session | None) -> str:
+        """Whether the author may is asked before, and again by whoever lets them in."""
+        port = int(message.options["port"])
+        try:
+            sandbox = None if session is None else await self._sandboxes.existing(session.owner)
+            if session is None or sandbox is None or await sandbox.state() is not SandboxState.RUNNING:
+                return await self._answers.note(message, "not served", NOT_SERVED)
+            turn = await self._store.open_turn(session.id)
+            running = turn is not None and turn.state is TurnState.RUNNING
+            path = entrance(sandbox.home, turn) if turn is not None and running else ""
+            guard = Guard(PREVIEW_SECONDS, lambda: self._refusal(message, session), _what(message, port))
+            url = await sandbox.expose(port, path, guard)
+        except SandboxError as error:
+            return await self._answers.note(message, "not shown", f"I cannot show port {port}. {error}")
+        text = (
+            f"Port {port}, for {message.author.name}: {url}\n"
+            "It opens once, in the browser that is first, within 10 minutes. It ends with the turn, or after "
+            f"{span(PREVIEW_SECONDS)}, or when {message.author.name} may not steer here any more."
+        )
+        return await self._answers.note(message, "preview", text)
+
+    async def _refusal(self, message: Message, session: Session) -> str:
+        try:
+            session = await self._store.session(session.id)
+            for one in session.repositories or (None,):
+                await self._access.may_steer(message.author, message.thread, one, session.owner)
+        except Denied as denied:
+            return str(denied)
+        except (SurfaceBusy, SurfaceError, ForgeError):
+            return CANNOT_ASK
+        return ""
+
+
+def _what(message: Message, port: int) -> str:
+    return f"Port {port} of a sandbox, for {message.author.name}. What it shows was made by an agent."

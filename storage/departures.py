@@ -34,7 +34,8 @@ def _stopped(tx: Tx, standing: Standing) -> Sequence[str]:
     stopped = []
     for row in tx.all(
         "SELECT DISTINCT turns.session FROM turns JOIN sessions ON sessions.id = turns.session"
-        " LEFT JOIN repositories ON repositories.id = sessions.repository"
+        " LEFT JOIN further_repositories AS further ON further.session = sessions.id"
+        " LEFT JOIN repositories ON repositories.id IN (sessions.repository, further.repository)"
         " WHERE turns.state IN ('queued', 'preparing', 'running', 'finishing') AND ((? <> '' AND EXISTS"
         " (SELECT 1 FROM identities WHERE identities.person = turns.person AND identities.tenant = ?"
         " AND ? IN ('', identities.account)) AND turns.person NOT IN"

@@ -306,3 +306,12 @@ async def test_the_time_since_somebody_left_does_not_begin_anew(stage: Stage) ->
     await stage.store.note_standing(LEFT)
     assert len(await stage.store.departed_sandboxes(left + 1)) == 1
     assert not await stage.store.departed_sandboxes(left)
+
+
+async def test_a_repository_that_is_taken_away_ends_whatever_works_on_it_too(stage: Stage) -> None:
+    both = replace(await stage.session("s1"), further=(API,))
+    await stage.store.admit(both, stage.words(), slack())
+    await stage.start("s2")
+    assert await stage.store.note_standing(Standing(repository=API.id, why="withdrawn")) == ["s1"]
+    whole = Standing("github:7", installation=API.installation, why="uninstalled")
+    assert await stage.store.note_standing(whole) == ["s2"]

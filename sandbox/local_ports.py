@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bot.errors import SandboxError
 from bot.ports import Guard
-from sandbox.port_gate import LARGEST_HEAD, Answer, Gate, OpenGate
+from sandbox.port_gate import LARGEST_HEAD, Answer, Gate, OpenGate, last_on_its_connection
 
 CHUNK = 1 << 16
 CONNECTIONS = 64  # of one port at once; a browser takes six
@@ -60,7 +60,7 @@ class _Way:
     async def reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to the server in the box. Raises OSError, SandboxError, Answer (nothing listens)."""
         with _socket(self._home, self._path) as way:
-            far_in, far_out = await asyncio.open_unix_connection(way)
+            far_in, far_out = await asyncio.open_unix_connection(way, limit=LARGEST_HEAD)
         if self._port:
             far_out.write(b"%d\n" % self._port)
             try:
@@ -81,7 +81,7 @@ class _Way:
             far_in, far_out = await self.reach()
             far_out.write(request.head)
             there = _splice(near_in, far_out) if request.upgrade else _body(near_in, far_out, request.length)
-            both = [asyncio.ensure_future(work) for work in (there, _splice(far_in, near_out))]
+            both = [asyncio.ensure_future(work) for work in (there, _answer(far_in, near_out))]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait(both[0 if request.upgrade else 1 :], timeout=LAST_WORDS)
         except Answer as answer:
@@ -171,6 +171,27 @@ async def _body(source: asyncio.StreamReader, target: asyncio.StreamWriter, leng
             target.write(data[:length])
             await target.drain()
             length -= min(length, len(data))
+
+
+async def _answer(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    """What the server says. That nothing follows on this connection is said whether it says so or not: who
+    sends the next request on it would lose that one."""
+    with contextlib.suppress(OSError):
+        try:
+            while True:
+                head = await source.readuntil(b"\r\n\r\n")
+                status = head.split(b" ", 2)[1:2]
+                if not (status and status[0].startswith(b"1")):  # the answer itself, after those on the way
+                    target.write(last_on_its_connection(head))
+                    break
+                target.write(head)
+                if status[0] == b"101":
+                    break
+        except asyncio.IncompleteReadError as all_of_it:
+            target.write(all_of_it.partial)
+        except asyncio.LimitOverrunError:
+            return
+    await _splice(source, target)
 
 
 async def _splice(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

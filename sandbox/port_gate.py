@@ -42,6 +42,8 @@ _NOT_PASSED = frozenset(
     {"connection", "keep-alive", "proxy-connection", "proxy-authorization", "cookie", "te", "referer"}
 )
 
+_OF_CONNECTIONS = (b"connection", b"keep-alive")
+
 
 class Answer(Exception):
     """What the gate itself says to a request."""
@@ -125,6 +127,13 @@ class Gate(OpenGate):
             self._asked = self._now()
         if self._refusal:
             raise Answer(403, self._refusal)
+
+
+def last_on_its_connection(head: bytes) -> bytes:
+    """The head of an answer, which says that the connection ends with it."""
+    first, *lines = head[:-4].split(b"\r\n")
+    kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in _OF_CONNECTIONS]
+    return b"\r\n".join([first, *kept, b"Connection: close", b"", b""])
 
 
 async def _asked(reader: asyncio.StreamReader) -> tuple[str, str, list[tuple[str, str]]]:

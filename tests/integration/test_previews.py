@@ -116,6 +116,7 @@ async def test_one_connection_carries_one_request(sandbox: LocalSandbox) -> None
         answered = await asyncio.wait_for(reader.read(-1), 30)
         writer.close()
         assert b"/one None" in answered and b"/two" not in answered and answered.count(b"HTTP/1.1 200") == 1
+        assert b"\r\nConnection: close\r\n" in answered, "or the browser would send the next one there"
 
 
 async def test_a_preview_ends_with_its_time(sandbox: LocalSandbox) -> None:

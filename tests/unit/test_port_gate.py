@@ -8,7 +8,7 @@ import re
 import pytest
 
 from bot.ports import Guard
-from sandbox.port_gate import ASK_EVERY, OPEN_WITHIN, Answer, Gate, OpenGate, Request
+from sandbox.port_gate import ASK_EVERY, OPEN_WITHIN, Answer, Gate, OpenGate, Request, last_on_its_connection
 
 AUTHORITY = "Host: box.example:4000\r\n"
 
@@ -181,3 +181,8 @@ async def test_a_shared_port_gets_no_cookie_of_a_preview_on_the_same_host() -> N
     request = await OpenGate().pass_on(reader)
     assert b"cookie: theirs=1\r\n" in request.head and b"sandpiper_" not in request.head
     assert b"connection: close\r\n" in request.head
+
+
+def test_an_answer_says_that_it_is_the_last_on_its_connection() -> None:
+    head = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nA: b\r\n\r\n"
+    assert last_on_its_connection(head) == b"HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\n\r\n"

@@ -93,10 +93,12 @@ def task(id: str, title: str, status: str, details: str = "", output: str = "") 
 
 def card(title: str, subtitle: str, body: str, buttons: list[Block]) -> Block:
     shape: Block = {"type": "card", "title": mrkdwn(escaped_within(title, CARD_TITLE))}
-    if subtitle:
-        shape["subtitle"] = mrkdwn(escaped_within(subtitle, CARD_TITLE))
-    if body:
-        shape["body"] = mrkdwn(escaped_within(body, CARD_BODY))
+    for name, said in (
+        ("subtitle", escaped_within(subtitle, CARD_TITLE)),
+        ("body", escaped_within(body, CARD_BODY)),
+    ):
+        if said.strip():  # of invisible characters nothing is left
+            shape[name] = mrkdwn(said)
     if buttons:
         shape["actions"] = buttons
     return shape

@@ -214,6 +214,7 @@ FINALS = st.builds(
     reason=NASTY,
     mend=NASTY,
     pull_request=st.none() | PULLS,
+    further=st.lists(PULLS, max_size=7).map(tuple),
     notes=st.lists(NASTY, max_size=3).map(tuple),
     seconds=st.floats(0, 1e6),
     branch=NASTY,

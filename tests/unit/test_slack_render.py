@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -348,6 +349,7 @@ finals = st.builds(
     notes=st.lists(nasty, max_size=20).map(tuple),
     seconds=st.floats(0, 10**6),
     branch=nasty,
+    further=st.lists(pulls, max_size=7).map(tuple),
 )
 to = st.sampled_from(["", "U1ANA", "!channel", "<!here>"])
 
@@ -364,6 +366,7 @@ def test_any_picture_is_within_the_limits(
 
 @given(finals, to, st.booleans())
 @example(Final(Outcome.ANSWERED, "", notes=("\x1b",)), "", False)
+@example(Final(Outcome.PUBLISHED, "", pull_request=replace(PULL, repository="\x1f")), "", True)
 def test_any_ending_is_within_the_limits(ending: Final, to: str, rich: bool) -> None:
     check(render.final(ending, to, rich=rich))
 

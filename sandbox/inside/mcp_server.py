@@ -20,6 +20,7 @@ from typing import Any
 
 PROTOCOL = "2025-06-18"
 OLDER = ("2025-03-26", "2024-11-05")
+LONGEST = (1 << 20) - (1 << 12)  # bytes of a call; side_tools.py, which adds to it, takes a megabyte
 PROGRESS = 15.0  # seconds between two signs of life to a client that waits for an answer
 
 
@@ -113,13 +114,19 @@ class Serving:
             if not isinstance(id, (str, int)):
                 self.say(id=None, error={"code": -32600, "message": "Invalid request: id"})
                 return
+            frame = {
+                "id": id,
+                "tool": params.get("name"),
+                "arguments": arguments if isinstance(arguments, dict) else {},
+            }
+            size = len(json.dumps(frame))
+            if size >= LONGEST:
+                words = f"Not called: it has {size} bytes, and {LONGEST} is the most. Say it shorter."
+                self.say(id=id, result={"content": [{"type": "text", "text": words}], "isError": True})
+                return
             meta = params.get("_meta")
             self.open[id] = meta.get("progressToken") if isinstance(meta, dict) else None
-            self.send(
-                id=id,
-                tool=params.get("name"),
-                arguments=arguments if isinstance(arguments, dict) else {},
-            )
+            self.send(**frame)
         elif method == "notifications/cancelled":
             asked = params.get("requestId")
             if isinstance(asked, (str, int)) and self.open.pop(asked, self) is not self:

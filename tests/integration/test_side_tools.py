@@ -334,3 +334,11 @@ def test_what_it_does_not_know_it_says(server: Server) -> None:
     assert server.request("resources/list")["error"]["code"] == -32601
     assert server.ask(b"no JSON at all")["error"]["code"] == -32700
     assert server.request("ping")["result"] == {}
+
+
+def test_a_call_that_is_too_long_is_refused_and_the_next_one_is_heard(server: Server) -> None:
+    called = {"name": "note_progress", "arguments": {"text": "é" * (1 << 18)}}  # six bytes each on the line
+    refused = server.request("tools/call", **called)["result"]
+    assert refused["isError"] and "1044480 is the most" in refused["content"][0]["text"]
+    again = server.request("tools/call", name="nosuch", arguments={})["result"]
+    assert again["content"][0]["text"] == "There is no tool 'nosuch'."

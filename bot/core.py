@@ -103,7 +103,8 @@ class Core:
         endings = Endings(store, surfaces, self.sandboxes, workspaces, pull_requests, clock, policy.deadlines)
         trust = Trust(certificates)
         hooks = Hooks(workspaces, clock, policy.hooks, trust)
-        installed = Programs(programs, trust)
+        self._programs = installed = Programs(programs, trust)
+        self._usual_agent = policy.defaults.agent
         preparation = Preparation(
             store,
             self.sandboxes,
@@ -166,6 +167,7 @@ class Core:
             group.create_task(self.outbox.run())
             group.create_task(self._keep_house())
             group.create_task(self._keep_sandboxes())
+            group.create_task(self._programs.ahead(self.sandboxes.provider, self._usual_agent))
 
     async def _keep_house(self) -> None:
         while True:

@@ -315,6 +315,7 @@ class Provider(Protocol):
     host: str  # where a sandbox can only be reached from; "" = from anywhere
     warning: str  # an unsafe mode says so here, and every status repeats it; "" = none
     separates_sessions: bool  # whether a program sees of its owner's sessions only what its launch names
+    shares_agents: bool  # whether what is installed from one sandbox is there in all
 
     async def check(self) -> None:
         """Can it work here? Raises ProviderUnavailable with the cause and the mend."""

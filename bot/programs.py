@@ -9,19 +9,23 @@ how they are installed, found and started.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from bot.agents.loopback import loopback_ports
-from bot.errors import AgentMissing
+from bot.errors import AgentMissing, SandpiperError
 from bot.models import Launch
-from bot.ports import Sandbox
+from bot.ports import Provider, Sandbox
 from bot.trust import NO_TRUST, Trust
 
 INSTALL_SECONDS = 480.0  # below the usual deadline of a preparation, so that what is slow is named
 LOOK_SECONDS = 60.0
 WRONG_VERSION = 64
+FOR_INSTALLING = {"purpose": "installing agents"}  # labels: no person has such a sandbox
+
+log = logging.getLogger(__name__)
 
 # $1 the directory of installed agents, $2 the program, $3 the pinned version or "". Prints the path, that of
 # the interpreter where the program's first line has it looked for on PATH, a line that changes when the
@@ -137,6 +141,28 @@ class Programs:
         if not found[-1].startswith(f"{where}/"):
             return (*found, *program.command[1:])
         return ("/bin/sh", "-c", _CALL, agent, where, *found, *program.command[1:])
+
+    async def ahead(self, provider: Provider, agent: str) -> None:
+        """Have an agent's program there before the first turn wants it, where all sandboxes share them. What
+        fails is told in the log, and tried again by that turn."""
+        if agent not in self.known or not provider.shares_agents:
+            return
+
+        async def installing(named: str) -> None:
+            log.info("installing %s", named)
+
+        try:
+            for left_over in await provider.find(FOR_INSTALLING):  # of a life that ended half way
+                await left_over.delete()
+            sandbox = await provider.create(FOR_INSTALLING)
+            try:
+                await self.ready(sandbox, agent, installing)
+            finally:
+                await sandbox.delete()
+        except SandpiperError as error:
+            log.warning("the agent '%s' is not there yet: %s", agent, error)
+        except Exception:  # nobody waits for it, so it must not take the bot down
+            log.exception("the agent '%s' could not be installed ahead", agent)
 
     async def _look(
         self, key: tuple[str, str], sandbox: Sandbox, agent: str, program: Program

@@ -228,6 +228,7 @@ class DaytonaProvider:
     name = "daytona"
     host = ""
     separates_sessions = False  # one user, one file system
+    shares_agents = False
 
     def __init__(self, account: Account) -> None:
         """Raises ProviderUnavailable without the SDK, and SettingsError where `extra` is none of its."""

@@ -283,6 +283,7 @@ class DockerProvider:
     name = "docker"
     warning = ""
     separates_sessions = False  # one user, one file system
+    shares_agents = False
 
     def __init__(
         self, directory: Path, engine: Engine, allow: Sequence[str], *, mark: str = "sandpiper"

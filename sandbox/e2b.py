@@ -258,6 +258,7 @@ class E2BProvider:
     name = "e2b"
     host = ""
     separates_sessions = False  # one user, one file system
+    shares_agents = False
 
     def __init__(self, account: Account) -> None:
         """Raises ProviderUnavailable without the SDK, and SettingsError where `extra` is none of its."""

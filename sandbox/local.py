@@ -114,6 +114,7 @@ class LocalProvider:
     """Makes sandboxes under one directory of this machine."""
 
     name = "local"
+    shares_agents = True
 
     def __init__(
         self,

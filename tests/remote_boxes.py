@@ -142,6 +142,7 @@ class DirectoryProvider:
     host = ""
     warning = ""
     separates_sessions = False  # one user, one file system
+    shares_agents = False
 
     def __init__(self, directory: Path, *, door: bool = True) -> None:
         self._directory = directory

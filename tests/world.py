@@ -640,6 +640,7 @@ class HostProvider:
     host = ""
     warning = ""
     separates_sessions = True
+    shares_agents = False
 
     def __init__(self, root: Path, scripts: Sequence[Script] = ()) -> None:
         self.root = root

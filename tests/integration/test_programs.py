@@ -12,7 +12,7 @@ from bot.agents.inside import program
 from bot.errors import AgentMissing, ProviderUnavailable
 from bot.models import Launch
 from bot.ports import Sandbox
-from bot.programs import Program, Programs
+from bot.programs import FOR_INSTALLING, Program, Programs
 from sandbox.bubblewrap import Options
 from sandbox.isolation import Bubblewrap
 from sandbox.local import LocalProvider
@@ -34,19 +34,24 @@ async def registry() -> AsyncIterator[NpmRegistry]:
 
 
 @pytest.fixture
-async def sandbox(registry: NpmRegistry, tmp_path: Path) -> AsyncIterator[Sandbox]:
+async def provider(registry: NpmRegistry, tmp_path: Path) -> AsyncIterator[LocalProvider]:
     port = int(registry.url.rpartition(":")[2])
     npm = Path(shutil.which("npm") or "").resolve()
     tools = () if npm.is_relative_to("/usr") else (npm.parents[3],)
-    provider = LocalProvider(tmp_path / "boxes", Bubblewrap(Options(tools=tools, loopback=(port,)), allow=()))
+    made = LocalProvider(tmp_path / "boxes", Bubblewrap(Options(tools=tools, loopback=(port,)), allow=()))
     try:
-        await provider.check()
+        await made.check()
     except ProviderUnavailable as error:
         cannot_be_tested(str(error))
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def sandbox(provider: LocalProvider) -> AsyncIterator[Sandbox]:
     box = await provider.create({})
     yield box
     await box.delete()
-    await provider.close()
 
 
 class Told(list[str]):
@@ -233,6 +238,23 @@ async def test_the_systems_own_program_comes_first_where_it_has_the_right_versio
     assert await run(box, newer) == "acme v1.1.0" and told == ["@acme/agent@1.1.0"]
     await box.delete()
     await provider.close()
+
+
+async def test_it_is_installed_ahead_of_the_first_turn_for_all_sandboxes(
+    registry: NpmRegistry, sandbox: Sandbox, provider: LocalProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = await provider.create(FOR_INSTALLING)
+    await Programs({"acme": pinned(registry, "1.0.0")}).ahead(provider, "acme")
+    assert await provider.find(FOR_INSTALLING) == [] and half.id != sandbox.id
+    asked, told = len(registry.asked), Told()
+    command = await Programs({"acme": pinned(registry, "1.0.0")}).ready(sandbox, "acme", told)
+    assert await run(sandbox, command) == "acme v1.0.0"
+    assert not told and len(registry.asked) == asked
+
+    nowhere = Program(("ghost",), "1.0.0", ("ghost@1.0.0",), registry.url)
+    await Programs({"ghost": nowhere}).ahead(provider, "ghost")
+    assert "ghost@1.0.0 could not be installed" in caplog.text
+    assert await provider.find(FOR_INSTALLING) == []
 
 
 async def test_an_installation_sees_nothing_of_a_persons(registry: NpmRegistry, sandbox: Sandbox) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bot.doctor import Hosts
 from bot.errors import SettingsError
@@ -17,6 +17,9 @@ from sandbox.docker import docker_provider
 from sandbox.e2b import Account as E2BAccount
 from sandbox.e2b import E2BProvider
 from sandbox.e2b_network import network_of as e2b_network_of
+from sandbox.egress_modes import EgressMode
+from sandbox.egress_modes import hosts_of as hosts_of_mode
+from sandbox.inside.egress import Rules
 from sandbox.local import local_provider
 
 
@@ -36,13 +39,21 @@ def provider_of(settings: Settings) -> Provider:
 def hosts_of(settings: Settings) -> Hosts:
     """What a sandbox of these settings shall and shall not reach."""
     egress, sandbox = settings.egress, settings.sandbox
-    refused = "http://169.254.169.254/" if egress.mode == "open" else "https://example.com/"
-    if sandbox.provider == "local" and sandbox.unsafe:
-        refused = ""
+    refused = "" if sandbox.provider == "local" and sandbox.unsafe else _refused(egress.mode, egress.allow)
     if egress.mode != "list":
         return Hosts("https://registry.npmjs.org/", refused)
     named = [host for host in egress.allow if "*" not in host and host.endswith(":443")]
     return Hosts(f"https://{named[0].removesuffix(':443')}/" if named else "", refused)
+
+
+def _refused(mode: EgressMode, allow: Sequence[str]) -> str:
+    """A URL that no rule lets through. A host that is there, if there is one: where its name could not be
+    resolved, that a box fails to reach it would prove nothing."""
+    rules = Rules({"allow": hosts_of_mode(mode, allow)})
+    for host in ("example.com", "www.iana.org", "www.kernel.org"):
+        if not rules.names(host, 443):
+            return f"https://{host}/"
+    return "http://169.254.169.254/"  # whatever the rules say
 
 
 def _local(settings: Settings) -> Provider:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.app_sandboxes import provider_of
+from bot.app_sandboxes import hosts_of, provider_of
 from bot.errors import SettingsError
 from bot.settings import PREFIX, load
 
@@ -89,3 +89,24 @@ async def test_what_cannot_be_said_to_docker_names_its_variable(
     with pytest.raises(SettingsError) as caught:
         provider_of(load(None))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "allow", "refused"),
+    [
+        ("registries", "", "https://example.com/"),
+        ("list", "example.com:443", "https://www.iana.org/"),
+        ("registries", "example.com:443,*.iana.org:443", "https://www.kernel.org/"),
+        ("list", "*:443", "http://169.254.169.254/"),
+        ("open", "", "http://169.254.169.254/"),
+    ],
+)
+def test_the_doctor_tries_a_host_that_no_rule_lets_through(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str, allow: str, refused: str
+) -> None:
+    for known in [known for known in os.environ if known.startswith(PREFIX)]:
+        monkeypatch.delenv(known)
+    given = {"EGRESS_MODE": mode, "EGRESS_ALLOW": allow, "DATA_DIR": str(tmp_path)}
+    for name, text in given.items():
+        monkeypatch.setenv(f"{PREFIX}{name}", text)
+    assert hosts_of(load(None)).refused == refused

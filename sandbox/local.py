@@ -58,6 +58,8 @@ from sandbox.process import (
 log = logging.getLogger(__name__)
 
 SCRAP = ".scrap-"
+# Younger ones may be what a bot beside this one is making or deleting right now.
+SCRAP_AFTER = 3600.0  # seconds
 TRANSFER_TIMEOUT = 600.0
 
 # $1 path; stdin: the content. Moved into place whole.
@@ -123,7 +125,9 @@ class LocalProvider:
         *,
         max_spool: int = 64 << 20,
         ports: LocalPorts | None = None,
+        scrap_after: float = SCRAP_AFTER,
     ) -> None:
+        self._scrap_after = scrap_after
         self._directory = directory.absolute()
         self._isolation = isolation
         self._max_spool = max_spool
@@ -136,7 +140,8 @@ class LocalProvider:
 
     async def check(self) -> None:
         for left_over in self._directory.glob(f"{SCRAP}*"):  # of a life that ended half way
-            await asyncio.to_thread(_remove_tree, left_over)
+            if _since_named(left_over) >= self._scrap_after:
+                await asyncio.to_thread(_remove_tree, left_over)
         place = Place(_scrap(self._directory))
         try:
             _lay_out(place)
@@ -387,8 +392,16 @@ class LocalSandbox:
 
 
 def _scrap(directory: Path) -> Path:
-    """A name for what is being made or deleted; whatever has such a name at the next check goes."""
+    """A name for what is being made or deleted; whatever has such a name for long goes at a check."""
     return directory / f"{SCRAP}{secrets.token_hex(6)}"
+
+
+def _since_named(path: Path) -> float:
+    """Seconds since it got its name, or since it was made; 0 where it is gone."""
+    try:
+        return time.time() - path.stat().st_ctime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _lay_out(place: Place) -> None:

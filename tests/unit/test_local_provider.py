@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from bot.models import Launch
 from sandbox.bubblewrap import Options, Place, build, on_host, reaching
 from sandbox.egress_modes import MODES, EgressMode
 from sandbox.inside.egress import Rules
-from sandbox.local import local_provider
+from sandbox.isolation import Unisolated
+from sandbox.local import LocalProvider, local_provider
 
 
 @pytest.mark.parametrize(
@@ -55,10 +57,22 @@ def test_what_each_egress_mode_lets_through(mode: EgressMode, lets_through: set[
 
 
 async def test_what_an_earlier_life_left_half_made_is_cleared_away(tmp_path: Path) -> None:
-    provider = local_provider(tmp_path, unsafe=True)
+    provider = LocalProvider(tmp_path, Unisolated(), scrap_after=0)
     (tmp_path / ".scrap-1234" / "home").mkdir(parents=True)
     await provider.check()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agents", "host"]
+
+
+async def test_what_a_bot_beside_this_one_makes_or_deletes_just_now_is_left_alone(tmp_path: Path) -> None:
+    provider = local_provider(tmp_path, unsafe=True)
+    making = tmp_path / ".scrap-1234"
+    making.mkdir()
+    deleting = tmp_path / "local-old"
+    deleting.mkdir()
+    os.utime(deleting, (0, 0))  # a box that has been there for long
+    deleting.rename(tmp_path / ".scrap-5678")
+    await provider.check()
+    assert {".scrap-1234", ".scrap-5678"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_host_of_local_sandboxes_stays_the_same(tmp_path: Path) -> None:

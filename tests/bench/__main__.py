@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from tests.bench import boxes, memory, steering, turns, webhooks
+from tests.bench import boxes, memory, processes, soaked, steering, turns, webhooks
 from tests.bench.table import Row, Skipped, table
 
 # A measurement gets an empty directory and gives rows. Raises Skipped where this machine can't make it.
@@ -17,9 +17,11 @@ Measure = Callable[[Path], Awaitable[Sequence[Row]]]
 MEASUREMENTS: dict[str, Measure] = {
     "webhooks": webhooks.measure,
     "boxes": boxes.measure,
+    "processes": processes.measure,
     "turns": turns.measure,
     "memory": memory.measure,
     "steering": steering.measure,
+    "soak": soaked.measure,
 }
 
 

@@ -21,6 +21,8 @@ from bot.workspace import Kept, Outgoing, Unfinished, Workspaces, kept_ref, repo
 log = logging.getLogger(__name__)
 
 EXIT_GRACE = 5.0
+EARLIER = "There is unpublished work of an earlier turn: say `publish` to publish it."
+Failed = list[tuple[str, SandpiperError]]  # with the repositories where it happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Endings:
         """Left-overs committed, then commits out, or an answer when nothing changed."""
         session = driver.session
         try:
-            leaving = await driver.within(
+            leaving, failed = await driver.within(
                 "publish", self._deadlines.publish, self._gather(driver, sandbox), stoppable=True
             )
         except (LeaseLost, StoreUnavailable, TurnStopped):
@@ -68,7 +70,8 @@ class Endings:
         except SandpiperError as error:
             return self._unpublished(driver, [("", error)], ready=session.any_ready)
         if not leaving:
-            return self._answer(driver)
+            ready = driver.session.any_ready
+            return self._unpublished(driver, failed, ready=ready) if failed else self._answer(driver)
         for one in leaving:
             await self._store.set_ready(
                 driver.turn.id, driver.fence, one.outgoing.work.head, one.repository.id
@@ -77,7 +80,6 @@ class Endings:
             raise TurnStopped((await self._store.turn(driver.turn.id)).stop_by)
         await driver.phase("publish", "Opening the pull request")
         opened: list[PullRequest] = []
-        failed: list[tuple[str, SandpiperError]] = []
         for one in leaving:
             try:
                 opened.append(await self._published(driver, sandbox, one, opened))
@@ -89,7 +91,10 @@ class Endings:
             final = self._unpublished(driver, failed, ready=True)
         else:
             text = driver.timeline.text
-            final = Final(Outcome.PUBLISHED, text, notes=_notes(driver), branch=session.branch)
+            notes = _notes(driver)
+            if (await self._store.session(session.id)).any_ready:
+                notes = (*notes, EARLIER)
+            final = Final(Outcome.PUBLISHED, text, notes=notes, branch=session.branch)
         first, further = (opened[0], tuple(opened[1:])) if opened else (None, ())
         return replace(final, pull_request=first, further=further)
 
@@ -106,14 +111,25 @@ class Endings:
         await self._store.set_published(turn, driver.fence, head, pull_request, one.repository.id)
         return pull_request
 
-    async def _gather(self, driver: Driver, sandbox: Sandbox) -> Sequence[Leaving]:
-        """The agent's process ended, its left-overs settled, and what is to be published; nothing: an
-        answer."""
+    async def _gather(self, driver: Driver, sandbox: Sandbox) -> tuple[Sequence[Leaving], Failed]:
+        """The agent's process ended, its left-overs settled, and what is to be published (nothing: an
+        answer), and what keeps it from that in others of several repositories."""
         session, turn, clock = driver.session, driver.turn, driver.clock
         await patiently(clock, lambda: self.end_agent(driver, sandbox))
         if turn.kind is not TurnKind.PUBLISH:
-            found = [(one, await self._fresh(driver, sandbox, one)) for one in session.each()]
-            return [Leaving(one, outgoing) for one, outgoing in found if outgoing is not None]
+            leaving: list[Leaving] = []
+            failed: Failed = []
+            for one in session.each():
+                try:
+                    outgoing = await self._fresh(driver, sandbox, one)
+                except WorkspaceError as error:
+                    if not session.further:
+                        raise
+                    failed.append((repository_of(one).full_name, error))
+                    continue
+                if outgoing is not None:
+                    leaving.append(Leaving(one, outgoing))
+            return leaving, failed
         await self._store.close_intake(turn.id, driver.fence)
         kept = [(one, one.ready) for one in session.each() if one.ready]
         kept = kept or [(one, one.published) for one in session.each() if one.published]
@@ -123,7 +139,7 @@ class Endings:
                 repeatable=False,
             )
         found = [(one, await self._kept(driver, sandbox, one, commit)) for one, commit in kept]
-        return [Leaving(one, outgoing) for one, outgoing in found if outgoing is not None]
+        return [Leaving(one, outgoing) for one, outgoing in found if outgoing is not None], []
 
     async def _kept(self, driver: Driver, sandbox: Sandbox, session: Session, commit: str) -> Outgoing | None:
         """What an earlier turn left to publish."""
@@ -174,7 +190,7 @@ class Endings:
         """Nothing to publish: the agent's words, and the pull request if there is one."""
         session, notes = driver.session, _notes(driver)
         if session.any_ready:
-            notes = (*notes, "There is unpublished work of an earlier turn: say `publish` to publish it.")
+            notes = (*notes, EARLIER)
         known = [pull_request for one in session.each() if (pull_request := _known(one)) is not None]
         return Final(
             Outcome.ANSWERED,

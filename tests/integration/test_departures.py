@@ -10,6 +10,7 @@ from bot.models import Identity, Outcome, Standing, Verb
 from bot.sandboxes import Ages
 from bot.sessions import Defaults
 from tests.integration.test_reconcile import Listing, answers, row_of
+from tests.integration.test_several_repositories import API
 from tests.integration.test_turns import is_running, obeys_stop
 from tests.town import ANA, BEN, OPEN, Town, town
 
@@ -71,6 +72,17 @@ async def test_a_repository_that_is_taken_away_ends_the_work_on_it_wherever_it_w
         whole = Standing("github:7", installation=session.repository.installation, why="uninstalled")
         assert await t.core.departures.note([whole]) == "noted, 1 turns stopped"
         assert "uninstalled" in (await t.final()).reason
+
+
+async def test_one_repository_of_several_that_is_taken_away_ends_the_work_too(tmp_path: Path) -> None:
+    async with town(tmp_path, [obeys_stop], POLICY) as t:
+        await t.forge.add(replace(API, installation=12))
+        await t.say("one", thread="a", options={"repo": "acme/web,acme/api"})
+        await t.until(lambda: is_running(t, "a"))
+        assert await t.core.departures.note([Standing(repository=API.id, why="withdrawn")]) == (
+            "noted, 1 turns stopped"
+        )
+        assert "withdrawn" in (await t.final()).reason
 
 
 async def test_the_sandbox_of_somebody_who_left_is_deleted_after_the_retention(tmp_path: Path) -> None:

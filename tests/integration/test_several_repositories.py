@@ -97,6 +97,38 @@ async def test_what_is_refused_in_one_does_not_hold_up_the_other(tmp_path: Path)
         assert [one.repository for one in again.pull_requests] == ["acme/web"]
 
 
+async def loses_the_history_of_the_second(agent: ScriptedProcess) -> None:
+    await agent.take()
+    await commit(agent, "code", "web")
+    orphan = "git checkout -q --orphan other && git commit -qm new && git branch -M other $1"
+    tree = agent.cwd.parent / "api"
+    branch = await shell("git symbolic-ref --short HEAD", cwd=tree)
+    await shell(orphan, branch, cwd=tree)
+    agent.say(done="Done.")
+
+
+async def test_what_cannot_be_published_in_one_does_not_hold_up_the_other(tmp_path: Path) -> None:
+    async with town(tmp_path, [loses_the_history_of_the_second]) as t:
+        await t.forge.add(API)
+        await t.say("say hello everywhere", options=BOTH)
+        final = await t.final()
+        assert final.outcome is Outcome.UNPUBLISHED
+        assert "acme/api: The work has no common history" in final.reason
+        assert [one.repository for one in final.pull_requests] == ["acme/web"]
+
+
+async def test_what_is_still_to_be_published_in_another_is_said(tmp_path: Path) -> None:
+    async with town(tmp_path, [changes_both, changes_only_the_second]) as t:
+        await t.forge.add(API)
+        t.forge.trouble = [PushRefused("The branch is protected.", "Unprotect it.")]
+        await t.say("say hello everywhere", options=BOTH)
+        await t.final()
+        await t.say("once more", addressed=False)
+        second = await t.final(2)
+        assert [one.repository for one in second.pull_requests] == ["acme/api"]
+        assert any("say `publish`" in note for note in second.notes)
+
+
 async def test_a_stopped_turn_keeps_the_work_of_each(tmp_path: Path) -> None:
     begun = asyncio.Event()
 

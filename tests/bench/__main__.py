@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from tests.bench import boxes, memory, processes, soaked, steering, turns, webhooks
+from tests.bench import boxes, code, memory, processes, soaked, steering, turns, webhooks
 from tests.bench.table import Row, Skipped, table
 
 # A measurement gets an empty directory and gives rows. Raises Skipped where this machine can't make it.
@@ -18,6 +18,7 @@ MEASUREMENTS: dict[str, Measure] = {
     "webhooks": webhooks.measure,
     "boxes": boxes.measure,
     "processes": processes.measure,
+    "code": code.measure,
     "turns": turns.measure,
     "memory": memory.measure,
     "steering": steering.measure,

@@ -92,7 +92,8 @@ KNOWN: Mapping[str, Known] = {
     ),
     "opencode": Known(
         replace(GENERIC, questions=False, sub_agents=False, varies=False),
-        env={"OPENCODE_PERMISSION": json.dumps(_NO_SUB_AGENTS)},
+        # An edit is shown with its lines where it is asked for; in `auto` that is allowed at once.
+        env={"OPENCODE_PERMISSION": json.dumps({"edit": "ask", **_NO_SUB_AGENTS})},
         ask_env={
             "OPENCODE_PERMISSION": json.dumps({**OPENCODE_ASKS, **_NO_SUB_AGENTS}),
             "OPENCODE_DISABLE_PROJECT_CONFIG": "1",

@@ -344,7 +344,8 @@ def test_opencode_asks_where_it_is_to_and_has_no_sub_agents(command: list[str]) 
     codec = AcpCodec("x", command, env={"OPENCODE_PERMISSION": '{"*": "allow"}'})
     assert not codec.capabilities.sub_agents
     auto = AcpCodec("x", command).launch(task())
-    assert auto.argv == tuple(command) and json.loads(auto.env["OPENCODE_PERMISSION"]) == {"task": "deny"}
+    allowed = json.loads(auto.env["OPENCODE_PERMISSION"])
+    assert auto.argv == tuple(command) and allowed == {"edit": "ask", "task": "deny"}
     ask = codec.launch(task(permissions=Permissions.ASK))
     assert "opencode_alone" in ask.argv and ask.argv[-len(command) :] == tuple(command)
     rules = json.loads(ask.env["OPENCODE_PERMISSION"])

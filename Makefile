@@ -26,10 +26,9 @@ check: $(VENV)/dev ## format, lint, types and the quick tests: a minute, before 
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_architecture.py tests/unit
 
-# Most tests wait for processes, so there are more of them at once than processors.
 test: $(VENV)/dev ## every test (ARGS= is passed on to pytest)
 	@scripts/bubblewrap.sh wanted
-	$(BIN)/pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 agents: $(VENV)/dev ## install the real agents that the tests drive, by npm, outside of the checkout
 	@$(BIN)/python -m tests.agents.install

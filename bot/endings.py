@@ -87,13 +87,12 @@ class Endings:
                 raise
             except SandpiperError as error:
                 failed.append((one.repository.full_name if session.further else "", error))
+        still_ready = (await self._store.session(session.id)).any_ready
         if failed:
-            final = self._unpublished(driver, failed, ready=True)
+            final = self._unpublished(driver, failed, ready=still_ready)
         else:
             text = driver.timeline.text
-            notes = _notes(driver)
-            if (await self._store.session(session.id)).any_ready:
-                notes = (*notes, EARLIER)
+            notes = (*_notes(driver), EARLIER) if still_ready else _notes(driver)
             final = Final(Outcome.PUBLISHED, text, notes=notes, branch=session.branch)
         first, further = (opened[0], tuple(opened[1:])) if opened else (None, ())
         return replace(final, pull_request=first, further=further)
@@ -263,8 +262,13 @@ class Endings:
         await self.end_agent(driver, sandbox)
         notes: tuple[str, ...] = ()
         for one in session.each():
-            if one.base:  # else it was not opened yet
-                notes += _in_tree(one, await self._salvaged(driver, sandbox, one))
+            if not one.base:  # it was not opened yet
+                continue
+            try:
+                kept = await self._salvaged(driver, sandbox, one)
+            except WorkspaceError as trouble:  # of this one; the others are kept all the same
+                kept = (f"What was done so far could not be put on a ref: {trouble.what}",)
+            notes += _in_tree(one, kept)
         return notes
 
     async def _salvaged(self, driver: Driver, sandbox: Sandbox, session: Session) -> tuple[str, ...]:

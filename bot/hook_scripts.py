@@ -52,6 +52,10 @@ mark "$tree.start"
 RUN = f"""
 tree=$1 name=$2 stamp=$3 asker=$4 seconds=$5 command=$6
 mark=$tree.$name log=$tree.$name.log pipe=$tree.$name.pipe
+# A pipe in their place would keep us waiting.
+for each in "$mark" "$mark.lock" "$log" "$log.1" "$log.now"; do
+  test -f "$each" && test ! -L "$each" || rm -rf -- "$each"
+done
 exec 8>"$mark.lock"
 flock 8
 known= by= code= took=

@@ -25,6 +25,7 @@ SURROUNDINGS = {
 HERE = f"""
 set -e
 bare=$1 tree=$2 branch=$3 heads=refs/heads/$3
+away=refs/sandpiper/away/$3 stranded=refs/sandpiper/stranded/$3
 shift 3
 g() {{ {GIT} "$@"; }}
 b() {{ g --git-dir="$bare" "$@"; }}
@@ -160,7 +161,6 @@ rm -f "$wanted" "$wanted.refs"
 OPEN = f"""{HERE}
 alone
 base=refs/remotes/origin/$1 start=$2 turn=$3 published=$4
-away=refs/sandpiper/away/$branch
 b worktree prune
 unlock
 said=
@@ -180,18 +180,20 @@ if ! test -e "$tree.opened" || ! ours; then
   else
     b worktree add -q -f -f --lock --no-track -b "$branch" "$tree" "$base"
   fi
-  # What was not committed when it was put away. Where the branch was moved since, it stays kept.
+  # What was not committed when it was put away. Where the branch was moved since, it is kept under a name
+  # that no later putting away takes.
   kept=$(b rev-parse -q --verify "$away" || true) back=
   if test -n "$kept" && test "$(b rev-parse "$kept^")" = "$(b rev-parse "$heads")"; then
     t read-tree -u --reset "$kept"
     t reset -q
     back=yes
   fi
+  if test -n "$kept" && test -z "$back" && ! b diff --quiet "$kept" "$heads"; then  # else published since
+    put "$stranded/$kept" "$kept"
+    said="away $stranded/$kept"
+  fi
   : >"$tree.opened"
-  if test -n "$back" || test -z "$kept"; then :
-  elif b diff --quiet "$kept" "$heads"; then back=yes  # published since
-  else said="away $away"; fi
-  test -z "$back" || b update-ref -d "$away"
+  test -z "$kept" || b update-ref -d "$away"
 fi
 has_branch || b update-ref "$heads" "$(t rev-parse HEAD)"
 b merge-base "$heads" "$base" || echo -
@@ -318,9 +320,8 @@ going=$(operation)
 if test -n "$going"; then echo "a $going is in progress"; exit 0; fi
 if test "$(t symbolic-ref -q HEAD || true)" != "$heads"; then echo "it is not on its branch"; exit 0; fi
 if test -n "$(nested)"; then echo "there are repositories in it"; exit 0; fi
-keep "refs/sandpiper/away/$branch" "$1" >/dev/null
-test "$(b rev-parse "refs/sandpiper/away/$branch")" != "$(b rev-parse "$heads")" ||
-  b update-ref -d "refs/sandpiper/away/$branch"
+keep "$away" "$1" >/dev/null
+test "$(b rev-parse "$away")" != "$(b rev-parse "$heads")" || b update-ref -d "$away"
 b worktree unlock "$tree" 2>/dev/null || true
 rm -f "$tree.opened"
 rm -rf "$tree" "$tree".setup* "$tree".start*
@@ -333,7 +334,7 @@ test -e "$bare/sandpiper.made" || exit 0
 published=$1 tips=
 b cat-file -e "$published^{{commit}}" 2>/dev/null || published=
 if has_branch; then tips=$heads; fi
-if b rev-parse -q --verify "refs/sandpiper/away/$branch" >/dev/null; then echo changes; fi
+test -z "$(b for-each-ref --count=1 "$away" "$stranded/")" || echo changes
 if ours; then
   going=$(operation)
   test -z "$going" || echo operation

@@ -31,8 +31,7 @@ from bot.ports import Sandbox
 from sandbox.box import Address, Box, Said
 from sandbox.daytona_account import OURS, Account, intervals
 from sandbox.daytona_errors import EXTRA, Refusal, meaning, not_made
-from sandbox.remote import RemoteSandbox
-from sandbox.remote_supervisor import persistently
+from sandbox.remote import RemoteSandbox, the_oldest
 
 log = logging.getLogger(__name__)
 
@@ -252,7 +251,7 @@ class DaytonaProvider:
 
     async def create(self, labels: Mapping[str, str]) -> Sandbox:
         made = await self.make(labels)
-        sandbox = self._sandbox(await self._oldest(made, labels))
+        sandbox = self._sandbox(await the_oldest(made, lambda: self._boxes(labels)))
         await sandbox.start()
         return sandbox
 
@@ -279,19 +278,6 @@ class DaytonaProvider:
         except SandboxError as left:
             log.warning("sandbox %s, which could not be made, is left there: %s", id, left)
         raise error
-
-    async def _oldest(self, made: DaytonaBox, labels: Mapping[str, str]) -> DaytonaBox:
-        """Another bot may have made one for the same person meanwhile: all take the oldest of them, and who
-        made a younger one deletes it again."""
-        found = await persistently(lambda: self._boxes(labels))
-        if not labels or not found or found[0].id == made.id:
-            return made
-        log.warning("sandbox %s was made at the same time as %s: it is deleted", made.id, found[0].id)
-        try:
-            await persistently(made.delete)
-        except SandboxGone:
-            pass  # so it is
-        return found[0]
 
     async def find(self, labels: Mapping[str, str]) -> Sequence[Sandbox]:
         return [self._sandbox(box) for box in await self._boxes(labels)]

@@ -34,7 +34,7 @@ from bot.errors import (
 from bot.models import SandboxState
 from bot.ports import Sandbox
 from sandbox.box import Address, Box, Said
-from sandbox.remote import RemoteSandbox
+from sandbox.remote import RemoteSandbox, the_oldest
 
 log = logging.getLogger(__name__)
 
@@ -286,7 +286,8 @@ class E2BProvider:
             await self._client.list(limit=1).next_items()
 
     async def create(self, labels: Mapping[str, str]) -> Sandbox:
-        sandbox = self._sandbox(await self.only(await self.make(labels)))
+        made = await self.make(labels)
+        sandbox = self._sandbox(await the_oldest(made, lambda: self._boxes(labels)))
         await sandbox.start()
         return sandbox
 
@@ -304,22 +305,6 @@ class E2BProvider:
         with told("", f"template {how['template']}"):
             link = await self._client.create(**how, lifecycle=about.lifecycle())
         return E2BBox(self._client, about, link.sandbox_id, dict(labels), link)
-
-    async def only(self, made: E2BBox) -> E2BBox:
-        """Of boxes that were made at the same time for the same labels, the oldest; ours is deleted if it is
-        another."""
-        for box in await self._boxes(made.labels):
-            if box.id == made.id:
-                return made
-            if dict(box.labels) != dict(made.labels):
-                continue
-            with contextlib.suppress(SandboxGone):
-                await box.state()
-                log.info("box %s was made at the same time as %s, which stays", made.id, box.id)
-                with contextlib.suppress(SandboxError):  # then it pauses itself, and an operator is told
-                    await made.delete()
-                return box
-        return made
 
     async def find(self, labels: Mapping[str, str]) -> Sequence[Sandbox]:
         return [self._sandbox(box) for box in await self._boxes(labels)]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import secrets
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -43,6 +44,9 @@ POLL = 20.0  # seconds that a request for output may wait
 RUN_ORPHAN = 60.0  # seconds without a call after which a short program ends itself
 
 T = TypeVar("T")
+B = TypeVar("B", bound=Box)
+
+log = logging.getLogger(__name__)
 
 # $1 the file that has come in, $2 its place. A daemon of the provider's may have written it as root.
 STORE = """
@@ -279,6 +283,25 @@ class RemoteSandbox:
                 return
             await self._asked(key, "POST", "/signal?sig=KILL&fence=1")
             await asyncio.sleep(0.02)
+
+
+async def the_oldest(made: B, all_of: Callable[[], Awaitable[Sequence[B]]]) -> B:
+    """Another bot may have made a box for the same labels meanwhile: all take the oldest that is there, and
+    who made a younger one deletes it again. all_of: those with these labels, the oldest first."""
+    for box in await persistently(all_of) if made.labels else ():
+        if box.id == made.id:
+            return made
+        if dict(box.labels) != dict(made.labels):
+            continue
+        try:
+            await persistently(box.state)
+        except SandboxGone:
+            continue
+        log.warning("sandbox %s was made at the same time as %s, which stays: it is deleted", made.id, box.id)
+        with contextlib.suppress(SandboxError):  # gone, or reconcile tells an operator of it
+            await persistently(made.delete)
+        return box
+    return made
 
 
 async def carried_through(call: Coroutine[Any, Any, T]) -> T:

@@ -29,7 +29,7 @@ pytestmark = [
 
 SCRIPTS = {
     "steered": [
-        Reply("I look around.", (bash("sleep 2; ls"),)),
+        Reply("I look around.", (bash("until test -e ../go; do sleep 0.1; done; ls"),)),
         Reply(
             "I write it.", (bash("echo blue > colour.txt && git add -A && git commit -qm 'Say the colour'"),)
         ),
@@ -56,8 +56,11 @@ async def test_claude_code_is_steered_from_the_thread_and_its_commit_becomes_a_p
 ) -> None:
     async with ModelServer(SCRIPTS) as model, claude_rig(tmp_path, model) as r:
         root = r.mention("write down the colour [[script:steered]]")
-        await r.slack_until(lambda: "sleep 2" in r.picture(root))
+        await r.slack_until(lambda: "until test" in r.picture(root))
         steer = r.reply(root, "make it blue")
+        await r.slack_until(lambda: bool(r.reactions(steer)))
+        (tree,) = tmp_path.glob("**/workspaces/*/code")
+        (tree.parent / "go").touch()
         final = await r.final(root)
         assert "The colour is written down." in final.text
         assert r.reactions(steer) == {"white_check_mark"}

@@ -288,6 +288,18 @@ async def test_a_devcontainer_that_cannot_be_read_is_told_and_ends_nothing(tmp_p
     assert "devcontainer.json" in heard[0] and "line 1" in heard[0]
 
 
+async def test_pipes_in_the_place_of_a_hooks_files_hold_nobody_up(tmp_path: Path) -> None:
+    pipes = "cd ..; for n in '' .lock .log .log.1; do rm -f code.setup$n; mkfifo code.setup$n; done"
+    plants = does(pipes, "true")
+    async with town(tmp_path, [plants, answers], policy()) as t:
+        await has(t, SETUP, "echo run >>../count")
+        await t.say("one")
+        await t.final(1)
+        await t.say("two", addressed=False)
+        assert (await t.final(2)).outcome is Outcome.ANSWERED
+        assert t.box().cwd.with_name("count").read_text() == "run\nrun\n"
+
+
 async def test_hooks_can_be_switched_off(tmp_path: Path) -> None:
     async with town(tmp_path, [answers], policy(0, 0)) as t:
         await has(t, SETUP, "touch ../ran")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,11 @@ async def test_a_branch_that_people_moved_meanwhile_is_not_overwritten(tmp_path:
         await t.say("go on", addressed=False)
         await t.final(2)
         assert tree.with_name("seen").read_text() == ""
-        assert f"refs/sandpiper/away/{branch}" in heard[0]
-        assert await shell(f"git show refs/sandpiper/away/{branch}:loose", cwd=bare) == "loose"
+        (told,) = re.findall(rf"refs/sandpiper/stranded/{branch}/[0-9a-f]+", heard[0])
+        await shell("echo newer >loose", cwd=tree)
+        await put_away(t)  # what was put away before is not lost by it
+        assert await shell(f"git show {told}:loose", cwd=bare) == "loose"
+        assert await shell(f"git show refs/sandpiper/away/{branch}:loose", cwd=bare) == "newer"
 
 
 @pytest.mark.parametrize(

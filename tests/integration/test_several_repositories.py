@@ -7,12 +7,14 @@ from pathlib import Path
 
 from bot.access import Allowlist
 from bot.core import Policy
-from bot.errors import PushRefused
-from bot.models import Outcome, Repository, TurnState, Verb
+from bot.errors import PushRefused, WorkspaceError
+from bot.models import Launch, Outcome, Repository, TurnState, Verb
 from bot.sandboxes import Ages
 from bot.sessions import Defaults
+from bot.workspace_scripts import WORK
+from tests.integration.test_workspace import before_each_run
 from tests.town import ANA, OPEN, town
-from tests.world import ScriptedProcess, shell
+from tests.world import HostSandbox, ScriptedProcess, shell
 
 API = Repository(2, "acme/api", "main", False, 11)
 ODD = Repository(4, "acme/.code.opened", "main", False, 11)
@@ -292,3 +294,35 @@ async def test_all_worktrees_are_put_away_and_come_back(tmp_path: Path) -> None:
         await t.say("once more", addressed=False)
         assert (await t.final(2)).outcome is Outcome.PUBLISHED
         assert all((tree / "hello.txt").exists() for tree in trees)
+
+
+async def test_what_cannot_be_kept_in_one_is_kept_in_the_others(tmp_path: Path) -> None:
+    async def breaks_the_first(agent: ScriptedProcess) -> None:
+        await agent.take()
+        await commit(agent, "api", "half")
+        bare = await shell("git rev-parse --git-common-dir", cwd=agent.cwd)
+        await shell('rm -rf "$1/objects" && touch "$1/objects"', bare, cwd=agent.cwd)
+        agent.say(failed="No credit.")
+
+    async with town(tmp_path, [breaks_the_first]) as t:
+        await t.forge.add(API)
+        await t.say("say hello everywhere", options=BOTH)
+        failed = await t.final()
+        assert failed.outcome is Outcome.FAILED
+        assert any("could not be put on a ref" in note for note in failed.notes)
+        assert any(note.startswith("acme/api: The work so far is kept") for note in failed.notes)
+
+
+async def test_publish_is_not_offered_where_nothing_is_ready(tmp_path: Path) -> None:
+    async def fails_in_the_second(sandbox: HostSandbox, launch: Launch) -> None:
+        if launch.argv[2] == WORK and any(word.endswith("/api") for word in launch.argv):
+            raise WorkspaceError("git in the sandbox failed.", "Try again.")
+
+    async with town(tmp_path, [changes_both]) as t:
+        before_each_run(t, fails_in_the_second)
+        await t.forge.add(API)
+        await t.say("say hello everywhere", options=BOTH)
+        final = await t.final()
+        assert [one.repository for one in final.pull_requests] == ["acme/web"]
+        assert "git in the sandbox failed" in final.reason and "write here" in final.mend
+        assert "publish" not in final.mend

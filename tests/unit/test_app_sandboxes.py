@@ -54,13 +54,18 @@ async def test_what_cannot_be_said_to_e2b_names_its_variable(
     _refused(monkeypatch, given, name, value, words)
 
 
+def _set(monkeypatch: pytest.MonkeyPatch, given: Mapping[str, str]) -> None:
+    """These settings, and no others."""
+    for known in [known for known in os.environ if known.startswith(PREFIX)]:
+        monkeypatch.delenv(known)
+    for name, text in given.items():
+        monkeypatch.setenv(f"{PREFIX}{name}", text)
+
+
 def _refused(
     monkeypatch: pytest.MonkeyPatch, given: Mapping[str, str], name: str, value: str, words: str
 ) -> None:
-    for known in [known for known in os.environ if known.startswith(PREFIX)]:
-        monkeypatch.delenv(known)
-    for each, text in {**given, name: value}.items():
-        monkeypatch.setenv(f"{PREFIX}{each}", text)
+    _set(monkeypatch, {**given, name: value})
     with pytest.raises(SettingsError) as caught:
         provider_of(load(None))
     assert words in str(caught.value)
@@ -81,14 +86,8 @@ def _refused(
 async def test_what_cannot_be_said_to_docker_names_its_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str, words: str
 ) -> None:
-    for known in [known for known in os.environ if known.startswith(PREFIX)]:
-        monkeypatch.delenv(known)
     given = {"SANDBOX_PROVIDER": "docker", "DATA_DIR": str(tmp_path)}
-    for each, text in {**given, name: value}.items():
-        monkeypatch.setenv(f"{PREFIX}{each}", text)
-    with pytest.raises(SettingsError) as caught:
-        provider_of(load(None))
-    assert words in str(caught.value)
+    _refused(monkeypatch, given, name, value, words)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +103,5 @@ async def test_what_cannot_be_said_to_docker_names_its_variable(
 def test_the_doctor_tries_a_host_that_no_rule_lets_through(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str, allow: str, refused: str
 ) -> None:
-    for known in [known for known in os.environ if known.startswith(PREFIX)]:
-        monkeypatch.delenv(known)
-    given = {"EGRESS_MODE": mode, "EGRESS_ALLOW": allow, "DATA_DIR": str(tmp_path)}
-    for name, text in given.items():
-        monkeypatch.setenv(f"{PREFIX}{name}", text)
+    _set(monkeypatch, {"EGRESS_MODE": mode, "EGRESS_ALLOW": allow, "DATA_DIR": str(tmp_path)})
     assert hosts_of(load(None)).refused == refused

@@ -366,7 +366,7 @@ class Store(Protocol):
     def watch(self, topic: str) -> Watch: ...
 
     async def boot(self, owner: str) -> Sequence[int]:
-        """Take over after a restart: this process is the only one on its data, so all leases end.
+        """Take over after a restart: this process is the only one on its data, so all leases and holds end.
 
         Returns every open turn's id, oldest first, for the dispatcher.
         """
@@ -671,6 +671,15 @@ class Store(Protocol):
     async def save_sandbox(self, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
         """Remember the sandbox of a key. When it replaces another one, which is gone, the person's
         sessions forget what was only in there: resume tokens and ready commits."""
+        ...
+
+    async def hold_sandbox(self, key: SandboxKey, holder: str, seconds: float) -> bool:
+        """Be alone with the sandbox of a key, or with making it, for `seconds` from now. Whoever holds it
+        may hold it longer. False: another one does."""
+        ...
+
+    async def release_sandbox(self, key: SandboxKey, holder: str) -> None:
+        """Let others have it. No error when it is theirs already."""
         ...
 
     async def sandboxes(self, installation: str, provider: str) -> Sequence[SandboxRow]:

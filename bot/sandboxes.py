@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -28,6 +29,8 @@ NO_ROOM = (
     "As many sandboxes run here as may at once, and all of them are at work.",
     "Try it again when a turn has ended. An operator can raise SANDPIPER_CAP_SANDBOXES.",
 )
+HOLD = 60.0  # seconds until another bot may take what this one holds, when this one has died
+HELD_POLL = 0.5
 LOST = "Work that was not pushed is lost with the old one."
 
 
@@ -58,7 +61,7 @@ class Ages:
 class Sandboxes:
     """One sandbox per person in a tenant. The provider is asked every time: no cache can lie.
 
-    What ends a sandbox holds its key's lock, as does a turn that takes it, and looks for open turns in it.
+    What ends a sandbox is alone with it, as is a turn that takes it, and looks for open turns in it.
     Whoever needs room among the running ones of a tenant takes that before it takes a sandbox.
     """
 
@@ -79,6 +82,7 @@ class Sandboxes:
         self.installation = installation
         self.ages = ages
         self._most = most
+        self._holder = secrets.token_hex(8)
         self._locks: defaultdict[SandboxKey, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._rooms: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._coming: Counter[SandboxKey] = Counter()  # of turns, about to run
@@ -90,9 +94,34 @@ class Sandboxes:
     def key(self, owner: Person) -> SandboxKey:
         return SandboxKey(self.installation, owner.tenant, owner.id, self._provider.name)
 
-    def alone(self, key: SandboxKey) -> asyncio.Lock:
-        """Held by whoever takes, makes or ends the sandbox of this key."""
-        return self._locks[key]
+    @asynccontextmanager
+    async def alone(self, key: SandboxKey) -> AsyncIterator[None]:
+        """For whoever takes, makes or ends the sandbox of this key: inside, nobody else does, in any bot on
+        this store."""
+        async with self._locks[key]:
+            while not await self._store.hold_sandbox(key, self._holder, HOLD):
+                await self._clock.sleep(HELD_POLL)
+            holding = asyncio.create_task(self._hold(key))
+            try:
+                yield
+            finally:
+                holding.cancel()
+                try:
+                    await self._store.release_sandbox(key, self._holder)
+                except StoreUnavailable as error:
+                    log.warning("another bot has to wait for a sandbox until the hold on it ends: %s", error)
+
+    async def _hold(self, key: SandboxKey) -> None:
+        """Until cancelled. Starting a sandbox can take minutes."""
+        while True:
+            await self._clock.sleep(HOLD / 3)
+            try:
+                if not await self._store.hold_sandbox(key, self._holder, HOLD):
+                    log.warning(
+                        "the hold on a sandbox of person %d ran out: this bot stood still", key.person
+                    )
+            except StoreUnavailable as error:
+                log.warning("the hold on a sandbox cannot be renewed: %s", error)
 
     async def rows(self) -> Sequence[SandboxRow]:
         """All that the store knows of and this provider, here, can reach."""

@@ -50,6 +50,7 @@ from storage import (
     departures,
     endings,
     events,
+    holds,
     inputs,
     intake,
     leases,
@@ -94,7 +95,11 @@ class SqliteStore:
         return self._bells.watch(topic)
 
     async def boot(self, owner: str) -> Sequence[int]:
-        open_turns = await self._write(leases.boot)
+        def take_over(tx: Tx) -> Sequence[int]:
+            holds.end_all(tx)
+            return leases.boot(tx)
+
+        open_turns = await self._write(take_over)
         logger.info("%s takes over %d open turns", owner, len(open_turns))
         return open_turns
 
@@ -352,6 +357,12 @@ class SqliteStore:
 
     async def save_sandbox(self, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
         return await self._write(lambda tx: sandboxes.save(tx, key, provider_id, host))
+
+    async def hold_sandbox(self, key: SandboxKey, holder: str, seconds: float) -> bool:
+        return await self._write(lambda tx: holds.hold(tx, key, holder, seconds))
+
+    async def release_sandbox(self, key: SandboxKey, holder: str) -> None:
+        await self._write(lambda tx: holds.release(tx, key, holder))
 
     async def sandboxes(self, installation: str, provider: str) -> Sequence[SandboxRow]:
         return await self._read(lambda tx: sandboxes.all_of(tx, installation, provider))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
 from bot.errors import StoreUnavailable
@@ -13,13 +14,14 @@ if TYPE_CHECKING:
 class MoodyStore:
     """A real store behind it; `away`: the verbs that cannot be used now ("*": none can be).
 
-    `turned_away` remembers which of them were asked for all the same.
+    `turned_away` remembers which of them were asked for all the same, `done` counts those that were done.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.away: set[str] = set()
         self.turned_away: list[str] = []
+        self.done: Counter[str] = Counter()
 
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self._store, name)
@@ -30,7 +32,9 @@ class MoodyStore:
             if self.away & {name, "*"}:
                 self.turned_away.append(name)
                 raise StoreUnavailable("The database could not be used: disk I/O error.")
-            return await verb(*args, **more)
+            answer = await verb(*args, **more)
+            self.done[name] += 1
+            return answer
 
         return asked
 

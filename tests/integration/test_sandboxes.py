@@ -13,7 +13,7 @@ import pytest
 
 from bot.errors import LeaseLost, ProviderAway, SandboxError, SandboxUnreachable
 from bot.models import Identity, Outcome, Person, SandboxState, Verb
-from bot.sandboxes import Ages, Sandboxes
+from bot.sandboxes import HOLD, Ages, Sandboxes
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
 from tests.fakes import FakeClock
@@ -56,7 +56,10 @@ class Box(HostSandbox):
 
 
 class Boxes(HostProvider):
+    creating = 0
+
     async def create(self, labels: Mapping[str, str]) -> HostSandbox:
+        self.creating += 1
         made = await super().create(labels)
         box = self.boxes[made.id] = Box(Path(made.home).parent, [])
         return box
@@ -81,6 +84,16 @@ class House:
     async def used_now(self, who: Identity) -> bool:
         row = await self.store.sandbox(self.sandboxes.key(await self.person(who)))
         return row is not None and row.last_used == self.clock.now()
+
+    def another_bot(self) -> Sandboxes:
+        return Sandboxes(self.store, self.provider, self.clock, "here", Ages(IDLE, busy_stop=BUSY))
+
+    async def until_done(self, *tasks: asyncio.Task[Any]) -> None:
+        async def done() -> bool:
+            self.clock.advance(1)
+            return all(task.done() for task in tasks)
+
+        await self.until(done)
 
     async def until(self, true: Callable[[], Awaitable[bool] | bool]) -> None:
         async with asyncio.timeout(20):
@@ -138,6 +151,44 @@ async def test_a_sandbox_taken_while_it_is_being_stopped_is_started_again(tmp_pa
         box.gate.set()
         await stopping
         assert await taking is box and box.now is SandboxState.RUNNING
+
+
+async def test_two_bots_make_one_sandbox_for_one_person(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        other = it.another_bot()
+        ana = await it.person(ANA)
+        it.provider.stuck = asyncio.Event()
+        first = asyncio.create_task(it.sandboxes.ready(ana))
+        await it.until(lambda: it.provider.creating == 1)
+        both = [first, asyncio.create_task(other.ready(ana))]
+        for renewed in range(2, 8):  # who makes it holds it for longer than was asked for at first
+            it.clock.advance(HOLD / 3)
+            await it.until(lambda renewed=renewed: it.moods.done["hold_sandbox"] == renewed)
+        it.provider.stuck.set()
+        await it.until_done(*both)
+        assert it.provider.made == it.provider.creating == 1
+        assert len({(await ready).sandbox.id for ready in both}) == 1
+
+
+async def test_a_bot_that_died_while_it_made_a_sandbox_stands_in_the_way_for_a_while(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        ana = await it.person(ANA)
+        assert await it.store.hold_sandbox(it.sandboxes.key(ana), "a bot that was killed", HOLD)
+        taking = asyncio.create_task(it.sandboxes.ready(ana))
+        before = it.clock.now()
+        await it.until_done(taking)
+        assert it.provider.made == 1 and it.clock.now() - before >= HOLD
+
+
+async def test_a_store_that_fails_keeps_nobody_out_of_a_sandbox_for_good(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        it.moods.away = {"release_sandbox"}
+        box = await it.box(ANA)
+        assert it.moods.turned_away == ["release_sandbox"]
+        it.moods.away = set()
+        taking = asyncio.create_task(it.another_bot().ready(await it.person(ANA)))
+        await it.until_done(taking)
+        assert (await taking).sandbox is box
 
 
 async def test_a_sandbox_counts_as_used_as_long_as_it_is_kept_alive(tmp_path: Path) -> None:

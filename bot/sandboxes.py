@@ -136,7 +136,7 @@ class Sandboxes:
     async def ready(self, owner: Person) -> Ready:
         """The owner's sandbox, running. Unreachable is retried; only gone is replaced."""
         key = self.key(owner)
-        async with self._turns_room(key), self.alone(key):  # two threads of one person must not make two
+        async with self._takes(key):  # two threads of one person must not make two
             row = await self._store.sandbox(key)
             lost = ""
             if row is not None and not row.provider_id:
@@ -288,18 +288,34 @@ class Sandboxes:
     # room
 
     @asynccontextmanager
+    async def _takes(self, key: SandboxKey) -> AsyncIterator[None]:
+        """The sandbox for one turn alone, with its place among those that run. One that runs has its place:
+        it does not wait for what others have stopped."""
+        async with self.alone(key):
+            if not self._most or (await self._runs(key) and await self._others_run(key) < self._most):
+                self._coming[key] += 1  # also while it is found asleep, and started
+                try:
+                    yield
+                finally:
+                    self._coming[key] -= 1
+                return
+        async with self._turns_room(key), self.alone(key):
+            yield
+
+    async def _runs(self, key: SandboxKey) -> bool:
+        return key in [row.key for row in await self.rows() if row.state is SandboxState.RUNNING]
+
+    @asynccontextmanager
     async def _turns_room(self, key: SandboxKey) -> AsyncIterator[None]:
         """Claims are capped, so that what stands in a turn's way is nobody's at work, and is stopped."""
-        if self._most:
-            async with self._rooms[key.tenant]:
-                if not await self._make_room(key):
-                    log.warning("more sandboxes of %s run than may: idle ones cannot be stopped", key.tenant)
-                self._coming[key] += 1
+        async with self._rooms[key.tenant]:
+            if not await self._make_room(key):
+                log.warning("more sandboxes of %s run than may: idle ones cannot be stopped", key.tenant)
+            self._coming[key] += 1
         try:
             yield
         finally:
-            if self._most:
-                self._coming[key] -= 1
+            self._coming[key] -= 1
 
     @asynccontextmanager
     async def _visitors_room(self, row: SandboxRow) -> AsyncIterator[None]:
@@ -308,9 +324,7 @@ class Sandboxes:
             yield
             return
         async with self._rooms[row.key.tenant]:
-            now = await self._store.sandbox(row.key)
-            runs = now is not None and now.state is SandboxState.RUNNING
-            if not (runs or await self._make_room(row.key)):
+            if not (await self._runs(row.key) or await self._make_room(row.key)):
                 raise SandboxError(*NO_ROOM)
             yield
 

@@ -61,7 +61,9 @@ def wake_next(tx: Tx, ended: Row | None = None) -> None:
     has left it; the first of those who waited behind that one are woken too, to show their new place."""
     shown = 0
     places = _Places(tx)
-    for row in tx.all("SELECT * FROM turns WHERE state = 'queued' AND capped = 1 ORDER BY id"):
+    for row in tx.all(
+        "SELECT * FROM turns WHERE state = 'queued' AND capped = 1 AND stop_by = '' ORDER BY id"
+    ):
         cap = places.full(row, _caps_of(row))
         if cap is None:
             places.take(row)

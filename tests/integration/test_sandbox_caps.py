@@ -170,3 +170,36 @@ async def test_one_that_cannot_be_stopped_holds_nobody_up(tmp_path: Path) -> Non
         stuck.stuck = False
         await box_of(t, BEN)
         assert boxes(t).running() == ["box-1"]
+
+
+async def test_a_sandbox_that_runs_is_had_while_room_is_made_for_another(tmp_path: Path) -> None:
+    async with town(tmp_path, [obeys_stop, answers], TWO, provider=Stoppable) as t:
+        await t.say("one", by=ANA, thread="a")
+        await t.until(lambda: is_running(t, "a"))
+        idle = await box_of(t, BEN)
+        idle.gate = asyncio.Event()
+        comes = asyncio.create_task(box_of(t, CAT))
+        await t.until(lambda: idle.stopping == 1)
+        await t.say("two", by=ANA, thread="c")
+        assert (await t.final()).text == "that is all"
+        assert not comes.done()
+        idle.gate.set()
+        await comes
+        assert boxes(t).most_running == 2
+        await t.say("", by=ANA, thread="a", verb=Verb.STOP)
+        await t.final(2)
+
+
+async def test_a_sandbox_that_is_just_being_stopped_has_to_find_room_again(tmp_path: Path) -> None:
+    async with town(tmp_path, policy=TWO, provider=Stoppable) as t:
+        longest = await box_of(t, ANA)
+        t.clock.advance(10)
+        await box_of(t, CAT)
+        longest.gate = asyncio.Event()
+        comes = asyncio.create_task(box_of(t, BEN))
+        await t.until(lambda: longest.stopping == 1)
+        again = asyncio.create_task(box_of(t, ANA))
+        longest.gate.set()
+        bens, anas = await asyncio.gather(comes, again)
+        assert set(boxes(t).running()) == {bens.id, anas.id}
+        assert boxes(t).most_running == 2

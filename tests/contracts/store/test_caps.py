@@ -218,3 +218,16 @@ async def test_a_stopped_turn_that_only_has_to_end_gives_nobody_a_sandbox(stage:
     await stage.store.request_stop("m", "s2", "Bob")
     await stage.claim(bobs, caps)
     assert await stage.waiting(bobs_second, caps) == Waiting(1, "sandboxes")
+
+
+async def test_a_stopped_turn_that_waits_takes_no_place_from_the_next(stage: Stage) -> None:
+    caps = Caps(total=1, person=1)
+    anns = await stage.claim((await stage.start("s1", by=ANN)).turn or 0, caps)
+    bobs, bobs_second = [(await stage.start(id, by=BOB)).turn or 0 for id in ("s2", "s3")]
+    await stage.waiting(bobs, caps)
+    await stage.waiting(bobs_second, caps)
+    await stage.store.request_stop("m", "s2", "Bob")
+    stage.woken.taken()
+    await stage.finish(anns, TurnState.FAILED, outcome=Outcome.FAILED)
+    assert stage.woken.taken() == [bobs_second], "the other has been woken to end"
+    await stage.claim(bobs_second, caps)

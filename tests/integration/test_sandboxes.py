@@ -88,6 +88,9 @@ class House:
     def another_bot(self) -> Sandboxes:
         return Sandboxes(self.store, self.provider, self.clock, "here", Ages(IDLE, busy_stop=BUSY))
 
+    async def until_held(self, times: int) -> None:
+        await self.until(lambda: self.moods.done["hold_sandbox"] == times)
+
     async def until_done(self, *tasks: asyncio.Task[Any]) -> None:
         async def done() -> bool:
             self.clock.advance(1)
@@ -163,7 +166,7 @@ async def test_two_bots_make_one_sandbox_for_one_person(tmp_path: Path) -> None:
         both = [first, asyncio.create_task(other.ready(ana))]
         for renewed in range(2, 8):  # who makes it holds it for longer than was asked for at first
             it.clock.advance(HOLD / 3)
-            await it.until(lambda renewed=renewed: it.moods.done["hold_sandbox"] == renewed)
+            await it.until_held(renewed)
         it.provider.stuck.set()
         await it.until_done(*both)
         assert it.provider.made == it.provider.creating == 1

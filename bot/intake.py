@@ -116,6 +116,9 @@ class Intake:
     async def _effect(self, surface: Surface, delivery: Delivery) -> str:
         if standings := surface.standings(delivery):
             return await self._departures.note(standings)
+        if closings := surface.closings(delivery):
+            known = [await self._store.close_pull_request(closing) for closing in closings]
+            return "noted" if any(known) else "ignored: no pull request of ours"
         outcomes = []
         for message in await surface.parse(delivery):
             try:

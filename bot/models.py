@@ -80,6 +80,15 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """A pull request that people merged or closed, or (open) opened again. repository: the forge's id."""
+
+    repository: int
+    number: int
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Repository:
     """A repository that our App may work on. `id` is the forge's and survives renames."""
 
@@ -323,6 +332,16 @@ class Further:
 
 # The directory of a session's first worktree has the same name for ever: agents know conversations by it.
 TREE = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """Which sessions have worktrees to put away, as times. worked: the last turn ended before. closed: so did
+    it, and all pull requests were merged or closed before. tried: if it was tried in vain, then before."""
+
+    worked: float
+    closed: float
+    tried: float
 
 
 @dataclass(frozen=True, slots=True)

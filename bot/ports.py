@@ -16,6 +16,7 @@ from bot.models import (
     Choice,
     Chunk,
     Claim,
+    Closing,
     CodeBundle,
     Delivery,
     DeniedHost,
@@ -44,6 +45,7 @@ from bot.models import (
     SandboxState,
     Saying,
     Session,
+    Stale,
     Standing,
     StopOutcome,
     StoredEvent,
@@ -78,6 +80,11 @@ class Surface(Protocol):
 
     def standings(self, delivery: Delivery) -> Sequence[Standing]:
         """Who is not there any more, or is again, as a delivery tells. Raises Undecodable."""
+        ...
+
+    def closings(self, delivery: Delivery) -> Sequence[Closing]:
+        """Which of our pull requests are done with, or not any more, as a delivery tells. Raises
+        Undecodable."""
         ...
 
     async def standing(self, identity: Identity) -> Sequence[Standing]:
@@ -509,13 +516,17 @@ class Store(Protocol):
         """What a person owns and has a branch, newest first."""
         ...
 
-    async def stale_sessions(self, person: int, before: float, limit: int) -> Sequence[Session]:
-        """What a person owns and has a branch, with no open turn and none that ended after `before`, the
-        oldest first; without those that were put away since their last turn."""
+    async def close_pull_request(self, closing: Closing) -> bool:
+        """Note since when it is merged or closed, or that it is open again. False: it is no session's."""
         ...
 
-    async def put_away(self, session: str) -> None:
-        """Its worktree was put away, or has to stay, until `set_workspace`."""
+    async def stale_sessions(self, person: int, stale: Stale, limit: int) -> Sequence[Session]:
+        """What a person owns and has a branch, with no open turn and none that ended lately, the oldest
+        first; without those that were put away since their last turn."""
+        ...
+
+    async def put_away(self, session: str, *, whole: bool) -> None:
+        """Its worktrees were put away, until `set_workspace`; not whole: some have to stay for now."""
         ...
 
     async def add_alias(self, session: str, alias: str) -> None: ...

@@ -1,12 +1,13 @@
-"""Worktrees that nobody has worked in for long are put away: their work stays on the branch and on a ref, and
-the session's next turn has it all again."""
+"""Worktrees that nobody needs any more are put away: those that nobody has worked in for long, and soon
+those whose pull requests are all merged or closed. Their work stays on the branch and on a ref, and the
+session's next turn has it all again."""
 
 from __future__ import annotations
 
 import logging
 
 from bot.errors import SandboxError, WorkspaceError
-from bot.models import SandboxRow, SandboxState, Session
+from bot.models import SandboxRow, SandboxState, Session, Stale
 from bot.ports import Clock, Sandbox, Store
 from bot.sandboxes import Sandboxes
 from bot.workspace import Workspaces
@@ -14,6 +15,8 @@ from bot.workspace import Workspaces
 log = logging.getLogger(__name__)
 
 AT_ONCE = 10  # worktrees of a sandbox, for a turn that comes now waits
+SOON = 900.0  # seconds: after a merge people may go on in the thread, and an idle sandbox still runs
+AGAIN = 86_400.0  # seconds until what had to stay is tried again
 
 
 class PutAway:
@@ -35,10 +38,11 @@ class PutAway:
         for row in await self._sandboxes.rows():
             if row.state is not SandboxState.RUNNING:
                 continue
-            before = self._clock.now() - self._after
-            stale = await self._store.stale_sessions(row.key.person, before, AT_ONCE)
-            if stale:
-                await self._visit(row, [session.id for session in stale])
+            now = self._clock.now()
+            stale = Stale(now - self._after, now - min(SOON, self._after), now - AGAIN)
+            found = await self._store.stale_sessions(row.key.person, stale, AT_ONCE)
+            if found:
+                await self._visit(row, [session.id for session in found])
 
     async def _visit(self, row: SandboxRow, stale: list[str]) -> None:
         async def put_away(sandbox: Sandbox) -> None:
@@ -51,11 +55,15 @@ class PutAway:
             log.info("no worktree of sandbox %s can be put away: %s", row.provider_id, error)
 
     async def _one(self, session: Session, sandbox: Sandbox) -> None:
-        try:
-            stays = [await self._workspaces.put_away(one, sandbox) for one in session.each()]
-        except WorkspaceError as error:
-            log.warning("the worktree of session %s cannot be put away: %s", session.id, error)
-            return
-        if any(stays):
-            log.info("a worktree of session %s stays: %s", session.id, " ".join(stays))
-        await self._store.put_away(session.id)
+        whole = True
+        for one in session.each():
+            try:
+                why = await self._workspaces.put_away(one, sandbox)
+            except WorkspaceError as error:
+                whole = False
+                log.warning("a worktree of session %s cannot be put away: %s", session.id, error)
+                continue
+            if why:
+                whole = False
+                log.info("a worktree of session %s stays: %s", session.id, why)
+        await self._store.put_away(session.id, whole=whole)

@@ -21,6 +21,7 @@ from bot.ports import Forge, Sandbox, Store
 
 LARGEST_BUNDLE = 512 * 1024 * 1024  # bytes
 GIT_SECONDS = 300.0
+BRANCHES = "sandpiper/"  # of sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def branch_name(session: Session) -> str:
     origin = session.thread.id if session.thread.surface == "github" else session.thread.surface
     words = unicodedata.normalize("NFKD", session.title).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:32].strip("-")
-    return "sandpiper/" + "-".join(part for part in (origin, slug, session.id[:8]) if part)
+    return BRANCHES + "-".join(part for part in (origin, slug, session.id[:8]) if part)
 
 
 class Workspaces:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -10,12 +11,14 @@ from bot.events import Event, Named
 from bot.models import (
     TREE,
     Choice,
+    Closing,
     Further,
     Memory,
     NewSession,
     PullRequest,
     Repository,
     Session,
+    Stale,
     ThreadKey,
     branch_alias,
 )
@@ -155,8 +158,8 @@ def set_workspace(tx: Tx, id: str, branch: str, base: str, base_sha: str, reposi
     row = lock(tx, id)
     if not row["branch"]:
         tx.run("UPDATE sessions SET branch = ? WHERE id = ?", branch, id)
-    if row["put_away"]:
-        tx.run("UPDATE sessions SET put_away = 0 WHERE id = ?", id)
+    if row["put_away_tried"]:
+        tx.run("UPDATE sessions SET put_away = 0, put_away_tried = 0 WHERE id = ?", id)
     known = row if _is_first(row, repository) else _further_row(tx, id, repository)
     if not known["base"]:
         _update(tx, row, repository, base=base, base_sha=base_sha)
@@ -244,21 +247,45 @@ def worked(tx: Tx, person: int) -> Sequence[str]:
     return [row["id"] for row in rows]
 
 
-def stale(tx: Tx, person: int, before: float, limit: int) -> Sequence[str]:
+def close_pull_request(tx: Tx, closing: Closing) -> bool:
+    closed_at = 0.0 if closing.open else tx.now
+    changed = [
+        tx.run(
+            f"UPDATE {table} SET closed_at = ? WHERE repository = ? AND pull_request = ?",  # noqa: S608 our names
+            closed_at,
+            closing.repository,
+            closing.number,
+        )
+        for table in ("sessions", "further_repositories")
+    ]
+    return any(changed)
+
+
+def stale(tx: Tx, person: int, stale: Stale, limit: int) -> Sequence[str]:
     rows = tx.all(
-        "SELECT id FROM sessions WHERE owner = ? AND branch <> '' AND put_away = 0"
-        " AND NOT EXISTS (SELECT 1 FROM turns WHERE turns.session = sessions.id AND"
-        " (turns.state IN ('queued', 'preparing', 'running', 'finishing') OR turns.ended_at >= ?))"
+        "WITH mine AS (SELECT id, created_at, COALESCE((SELECT MAX(CASE WHEN ended_at = 0 THEN ?"
+        " ELSE ended_at END) FROM turns WHERE turns.session = sessions.id), 0) AS worked FROM sessions"
+        " WHERE owner = ? AND branch <> '' AND put_away = 0 AND put_away_tried < ?),"
+        " pulls AS (SELECT id AS session, closed_at FROM sessions WHERE owner = ? AND pull_request <> 0"
+        " UNION ALL SELECT session, closed_at FROM further_repositories WHERE pull_request <> 0)"
+        " SELECT id FROM mine WHERE worked < ? OR (worked < ?"
+        " AND EXISTS (SELECT 1 FROM pulls WHERE session = mine.id)"
+        " AND NOT EXISTS (SELECT 1 FROM pulls WHERE session = mine.id AND (closed_at = 0 OR closed_at >= ?)))"
         " ORDER BY created_at, id LIMIT ?",
+        math.inf,
         person,
-        before,
+        stale.tried,
+        person,
+        stale.worked,
+        stale.closed,
+        stale.closed,
         limit,
     )
     return [row["id"] for row in rows]
 
 
-def put_away(tx: Tx, id: str) -> None:
-    tx.run("UPDATE sessions SET put_away = 1 WHERE id = ?", id)
+def put_away(tx: Tx, id: str, *, whole: bool) -> None:
+    tx.run("UPDATE sessions SET put_away = ?, put_away_tried = ? WHERE id = ?", int(whole), tx.now, id)
 
 
 def of_owner(tx: Tx, person: int, place: str) -> Sequence[str]:
@@ -283,7 +310,16 @@ def set_published(tx: Tx, id: str, commit: str, pull_request: PullRequest, repos
     row = lock(tx, id)
     tx.run("UPDATE sessions SET description = '' WHERE id = ?", id)
     number, url = pull_request.number, pull_request.url
-    _update(tx, row, repository, ready="", published=commit, pull_request=number, pull_request_url=url)
+    _update(
+        tx,
+        row,
+        repository,
+        ready="",
+        published=commit,
+        pull_request=number,
+        pull_request_url=url,
+        closed_at=0,
+    )
     add_alias(tx, id, str(pull_request_thread(repository or row["repository"], number)))
 
 

@@ -13,6 +13,7 @@ from bot.models import (
     Caps,
     Choice,
     Claim,
+    Closing,
     Delivery,
     Final,
     Identity,
@@ -34,6 +35,7 @@ from bot.models import (
     SandboxState,
     Saying,
     Session,
+    Stale,
     Standing,
     StopOutcome,
     StoredEvent,
@@ -215,13 +217,16 @@ class SqliteStore:
     async def worked_sessions(self, person: int) -> Sequence[Session]:
         return await self._read(lambda tx: [sessions.get(tx, id) for id in sessions.worked(tx, person)])
 
-    async def stale_sessions(self, person: int, before: float, limit: int) -> Sequence[Session]:
+    async def close_pull_request(self, closing: Closing) -> bool:
+        return await self._write(lambda tx: sessions.close_pull_request(tx, closing))
+
+    async def stale_sessions(self, person: int, stale: Stale, limit: int) -> Sequence[Session]:
         return await self._read(
-            lambda tx: [sessions.get(tx, id) for id in sessions.stale(tx, person, before, limit)]
+            lambda tx: [sessions.get(tx, id) for id in sessions.stale(tx, person, stale, limit)]
         )
 
-    async def put_away(self, session: str) -> None:
-        await self._write(lambda tx: sessions.put_away(tx, session))
+    async def put_away(self, session: str, *, whole: bool) -> None:
+        await self._write(lambda tx: sessions.put_away(tx, session, whole=whole))
 
     async def add_alias(self, session: str, alias: str) -> None:
         def add(tx: Tx) -> None:

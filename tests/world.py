@@ -49,6 +49,7 @@ from bot.events import (
 from bot.models import (
     Attachment,
     Chunk,
+    Closing,
     CodeBundle,
     Delivery,
     DeniedHost,
@@ -132,6 +133,7 @@ class MemorySurface:
     earlier: list[Remark] = field(default_factory=list)
     outsiders: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)  # accounts that are not there any more
+    told_closed: dict[str, Sequence[Closing]] = field(default_factory=dict)  # by what delivery
     busy: int = 0
     deaf: int = 0
     uploads: dict[str, bytes] = field(default_factory=dict)  # what people attach, by id
@@ -146,6 +148,9 @@ class MemorySurface:
 
     def standings(self, delivery: Delivery) -> Sequence[Standing]:
         return ()
+
+    def closings(self, delivery: Delivery) -> Sequence[Closing]:
+        return self.told_closed.pop(delivery.id, ())
 
     async def standing(self, identity: Identity) -> Sequence[Standing]:
         if self.busy:

@@ -19,6 +19,7 @@ from github.Organization import Organization
 from bot.errors import FileRefused, ForgeError, SurfaceBusy, SurfaceError
 from bot.models import (
     Attachment,
+    Closing,
     Delivery,
     Identity,
     Mark,
@@ -34,7 +35,7 @@ from bot.models import (
 from bot.redact import redact
 from bot.shared_files import content
 from bot.timeline import Timeline
-from handlers.github import standings
+from handlers.github import closings, standings
 from handlers.github.accounts import Accounts
 from handlers.github.auth import TALK, GitHubApp, Scope
 from handlers.github.failures import CallFailed, NoToken
@@ -101,6 +102,11 @@ class GitHubSurface:
         if delivery.kind not in standings.EVENTS:
             return ()
         return standings.standings(delivery.kind, decoded(delivery.body))
+
+    def closings(self, delivery: Delivery) -> Sequence[Closing]:
+        if delivery.kind not in closings.EVENTS:
+            return ()
+        return closings.closings(delivery.kind, decoded(delivery.body))
 
     async def standing(self, identity: Identity) -> Sequence[Standing]:
         """Of the installation only: what an account may is asked of each repository."""

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bot.models import Delivery
-from handlers.github import standings
+from handlers.github import closings, standings
 from handlers.github.parse import ACTIONS, SURFACE, by_machine
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ PATH = "/github/webhooks"
 LARGEST_BODY = 25 * 1024 * 1024
 _LONGEST_HEADER = 200
 _AT_ONCE = 256 * 1024  # bytes that are examined without a thread: well under a millisecond's work
-_EVENTS = frozenset(event for event, _ in ACTIONS) | standings.EVENTS
+_EVENTS = frozenset(event for event, _ in ACTIONS) | standings.EVENTS | closings.EVENTS
 
 
 class _Refused(Exception):
@@ -107,6 +107,9 @@ class Webhooks:
             return ""
         if event in standings.EVENTS:  # whoever did it: what counts is that it is so
             return "" if standings.standings(event, payload) else None
+        if event in closings.EVENTS:  # as well
+            told = closings.closings(event, payload)
+            return f"{told[0].repository}/{told[0].number}" if told else None
         action = payload.get("action")
         if isinstance(action, str) and (event, action) not in ACTIONS:
             return None

@@ -16,6 +16,7 @@ from bot.errors import SurfaceBusy, SurfaceError
 from bot.models import (
     Ask,
     Attachment,
+    Closing,
     Delivery,
     Identity,
     Mark,
@@ -93,6 +94,10 @@ class SlackSurface:
         for standing in told:
             self._directory.forget(standing.account)
         return told
+
+    def closings(self, delivery: Delivery) -> Sequence[Closing]:
+        """Slack knows of no pull requests."""
+        return ()
 
     async def standing(self, identity: Identity) -> Sequence[Standing]:
         home = f"{SURFACE}:{self._workspace.enterprise or self._workspace.team}"

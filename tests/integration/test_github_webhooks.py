@@ -211,6 +211,22 @@ async def test_what_we_never_use_is_acknowledged_and_not_stored(
     assert hook.shelf.deliveries == {}
 
 
+PULL = {
+    "action": "closed",
+    "repository": {"id": 5},
+    "pull_request": {"number": 8, "head": {"ref": "sandpiper/7-fix-12345678"}},
+    "sender": {"login": "merge-queue[bot]", "type": "Bot"},
+}
+
+
+async def test_that_a_pull_request_of_ours_is_done_with_is_stored_whoever_did_it(hook: Hook) -> None:
+    assert (await hook.send(PULL, event="pull_request")).json() == {"status": "accepted"}
+    assert hook.shelf.deliveries["guid-1"].lane == "5/8"
+    theirs = PULL | {"pull_request": {"number": 9, "head": {"ref": "feature"}}}
+    answer = await hook.send(theirs, event="pull_request", guid="guid-2")
+    assert answer.json() == {"status": "ignored"}
+
+
 @pytest.mark.parametrize("event", ["ping", "push", "star"])
 async def test_events_that_we_never_use_are_acknowledged(hook: Hook, event: str) -> None:
     assert (await hook.send({}, event=event)).status_code == 202

@@ -10,10 +10,12 @@ import pytest
 
 from bot.core import Policy
 from bot.hooks import HookSeconds
-from bot.models import Outcome, Verb
+from bot.models import Closing, Delivery, Outcome, PullRequest, Verb
+from bot.put_away import AGAIN, SOON
 from bot.sandboxes import Ages
 from bot.sessions import Defaults
 from tests.integration.test_hooks import SETUP, has
+from tests.integration.test_several_repositories import API, BOTH, changes_both
 from tests.integration.test_turns import is_running, obeys_stop
 from tests.integration.test_workspace import answers, does, makes_two_commits
 from tests.town import OPEN, Town, town
@@ -199,6 +201,114 @@ async def test_a_file_of_what_was_put_away_is_not_there_until_the_next_turn(tmp_
         await put_away(t)
         await t.say("", verb=Verb.GET, options={"path": "a.txt"})
         await t.until(lambda: any("put away" in note for note in t.slack.notes()))
+
+
+# pull requests that people are done with
+
+
+async def closed(t: Town, *pulls: PullRequest, open: bool = False) -> None:
+    repositories = {"acme/web": 1, "acme/api": API.id}
+    for pull in pulls:
+        id = f"{pull.repository}-{pull.number}-{open}"
+        closing = Closing(repositories[pull.repository], pull.number, open)
+        t.github.told_closed[id] = [closing]
+        await t.core.intake.handle(Delivery("github", id, "pull_request", b"", t.clock.now()))
+
+
+async def test_it_goes_soon_when_its_pull_request_is_done_with_and_comes_back(tmp_path: Path) -> None:
+    looks = does("git status --porcelain >../seen; cat loose >>../seen", "true")
+    async with town(tmp_path, [makes_two_commits, looks], POLICY) as t:
+        await t.say("one")
+        first = await t.final(1)
+        tree = t.box().cwd
+        await shell("echo loose >loose", cwd=tree)
+        said = len(t.slack.said)
+        assert first.pull_request is not None
+        await closed(t, first.pull_request)
+        await put_away(t, SOON - 1)
+        assert tree.exists(), "people may go on"
+        await put_away(t, 2)
+        assert not tree.exists() and await away(t)
+        assert len(t.slack.said) == said and len(t.slack.finals()) == 1
+        await t.say("go on", addressed=False)
+        await t.final(2)
+        assert tree.with_name("seen").read_text() == "?? loose\nloose\n"
+
+
+async def test_one_that_is_opened_again_is_needed_again(tmp_path: Path) -> None:
+    async with town(tmp_path, [makes_two_commits], POLICY) as t:
+        await t.say("one")
+        pull = (await t.final(1)).pull_request
+        assert pull is not None
+        await closed(t, pull)
+        await closed(t, pull, open=True)
+        await put_away(t, SOON + 1)
+        assert t.box().cwd.exists()
+
+
+async def test_closed_while_a_turn_runs_it_goes_soon_after_that(tmp_path: Path) -> None:
+    async with town(tmp_path, [makes_two_commits, obeys_stop], POLICY) as t:
+        await t.say("one")
+        pull = (await t.final(1)).pull_request
+        await t.say("two")
+        await t.until(lambda: is_running(t))
+        assert pull is not None
+        await closed(t, pull)
+        await put_away(t, SOON + 1)
+        assert t.box().cwd.exists()
+        await t.say("", verb=Verb.STOP)
+        await t.final(2)
+        await put_away(t, SOON - 1)
+        assert t.box().cwd.exists()
+        await put_away(t, 2)
+        assert not t.box().cwd.exists()
+
+
+async def test_a_new_pull_request_needs_it_though_the_last_was_merged(tmp_path: Path) -> None:
+    async with town(
+        tmp_path, [makes_two_commits, does("echo c >c.txt; git add .; git commit -qm C")], POLICY
+    ) as t:
+        await t.say("one")
+        first = (await t.final(1)).pull_request
+        assert first is not None
+        await closed(t, first)
+        t.forge.states[first.number] = "merged"
+        t.forge.pull_requests["merged"] = t.forge.pull_requests.pop(first.head)
+        await t.say("two", addressed=False)
+        second = (await t.final(2)).pull_request
+        assert second is not None and second.number != first.number
+        await closed(t, first)  # told late, or again
+        await put_away(t, SOON + 1)
+        assert t.box().cwd.exists()
+
+
+async def test_all_of_several_pull_requests_have_to_be_done_with(tmp_path: Path) -> None:
+    async with town(tmp_path, [changes_both], POLICY) as t:
+        await t.forge.add(API)
+        await t.say("say hello everywhere", options=BOTH)
+        web, api = (await t.final()).pull_requests
+        await closed(t, web)
+        await put_away(t, SOON + 1)
+        assert t.box().cwd.exists()
+        await closed(t, api)
+        await put_away(t, SOON + 1)
+        assert not t.box().cwd.exists()
+
+
+async def test_one_of_several_worktrees_that_stays_is_tried_again(tmp_path: Path) -> None:
+    async with town(tmp_path, [changes_both], POLICY) as t:
+        await t.forge.add(API)
+        await t.say("say hello everywhere", options=BOTH)
+        await t.final()
+        web, api = (t.box().cwd.parent / tree for tree in ("code", "api"))
+        await shell("mkdir inner; cd inner; git init -q", cwd=web)
+        await put_away(t)
+        assert web.exists() and not api.exists()
+        await shell("rm -r inner", cwd=web)
+        await put_away(t, AGAIN - 1)
+        assert web.exists()
+        await put_away(t, 2)
+        assert not web.exists()
 
 
 def _bare(t: Town) -> Path:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
-from bot.models import Memory, Record, Repository, SandboxKey, SandboxState, SayingKind, Standing, TurnState
-from tests.contracts.store.stage import ANN, API, BOB, WEB, ZOE, Stage, note, slack
+from bot.models import (
+    Closing,
+    Memory,
+    Record,
+    Repository,
+    SandboxKey,
+    SandboxState,
+    SayingKind,
+    Stale,
+    Standing,
+    TurnState,
+)
+from tests.contracts.store.stage import ANN, API, BOB, PR, WEB, ZOE, Stage, note, slack
 
 DOCS = Repository(3, "acme/docs", "main", True, 7)
 
@@ -207,11 +219,16 @@ async def test_open_and_worked_sessions_of_a_person(stage: Stage) -> None:
     assert await stage.store.known_person(99) is None
 
 
+def since(worked: float, closed: float = 0.0, tried: float = math.inf) -> Stale:
+    return Stale(worked, closed, tried)
+
+
 async def test_sessions_that_nobody_has_worked_in_for_long(stage: Stage) -> None:
     ann = await stage.store.person(ANN)
 
     async def stale(before: float) -> list[str]:
-        return [one.id for one in await stage.store.stale_sessions(ann.id, before, 9)]
+        tried = stage.clock.now()
+        return [one.id for one in await stage.store.stale_sessions(ann.id, since(before, tried=tried), 9)]
 
     for session in ("old", "older", "at-work"):
         claim = await stage.running(session)
@@ -222,13 +239,42 @@ async def test_sessions_that_nobody_has_worked_in_for_long(stage: Stage) -> None
     await stage.finish(await stage.running("never-worked"), TurnState.DONE)
     now = stage.clock.now()
     assert await stale(now) == ["old", "older"]
-    assert [one.id for one in await stage.store.stale_sessions(ann.id, now, 1)] == ["old"]
+    assert [one.id for one in await stage.store.stale_sessions(ann.id, since(now), 1)] == ["old"]
     assert await stale(now - 25) == ["old"], "the other one was at work since"
-    await stage.store.put_away("old")
+    await stage.store.put_away("old", whole=True)
     assert await stale(now) == ["older"]
+    await stage.store.put_away("older", whole=False)
+    assert await stale(now) == []
+    stage.clock.advance(1)
+    assert await stale(now) == ["older"], "what had to stay is tried again, though not at once"
     await stage.store.set_workspace("old", "sandpiper/old", "main", "abc")  # it is back
     assert await stale(now) == ["old", "older"]
-    assert not await stage.store.stale_sessions((await stage.store.person(BOB)).id, now, 9)
+    assert not await stage.store.stale_sessions((await stage.store.person(BOB)).id, since(now), 9)
+
+
+async def test_sessions_whose_pull_requests_are_done_with(stage: Stage) -> None:
+    ann = await stage.store.person(ANN)
+
+    async def stale(*, closed: float) -> list[str]:
+        return [one.id for one in await stage.store.stale_sessions(ann.id, since(0.0, closed), 9)]
+
+    for session, number in (("merged", 5), ("open", 6), ("none", 0)):
+        claim = await stage.running(session)
+        await stage.store.set_workspace(session, f"sandpiper/{session}", "main", "abc")
+        if number:
+            pull = replace(PR, number=number)
+            await stage.store.set_published(claim.turn.id, claim.fence, "def", pull)
+        await stage.consume(claim)
+        await stage.finish(claim, TurnState.DONE)
+    stage.clock.advance(10)
+    assert await stage.store.close_pull_request(Closing(WEB.id, 5))
+    assert not await stage.store.close_pull_request(Closing(WEB.id, 7)), "it is nobody's"
+    assert not await stage.store.close_pull_request(Closing(API.id, 6)), "nor is that of another repository"
+    assert await stale(closed=stage.clock.now()) == []
+    stage.clock.advance(10)
+    assert await stale(closed=stage.clock.now()) == ["merged"]
+    assert await stage.store.close_pull_request(Closing(WEB.id, 5, open=True))
+    assert await stale(closed=stage.clock.now()) == []
 
 
 async def test_sandboxes_are_idle_when_unused_for_long(stage: Stage) -> None:

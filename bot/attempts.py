@@ -13,7 +13,7 @@ from bot.attachments import Attachments
 from bot.conversation import Conversation, prompt_key
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.endings import Endings
-from bot.errors import LeaseLost, ProcessGone, SandpiperError, StoreUnavailable
+from bot.errors import InputsChanged, LeaseLost, ProcessGone, SandpiperError, StoreUnavailable
 from bot.events import Cause
 from bot.failures import AgentDied, AgentFailed
 from bot.models import Fate, Input, Launch, Memory, Past, Record, Remark, TurnState
@@ -162,17 +162,8 @@ class Attempts:
         remarks = await self._remarks(driver) if not memory.token else ()
         process = await box.sandbox.spawn(key, launch, fence=driver.fence, orphan_after=self._orphan_after)
         if not turn.codec_state:
-            # Read at the last moment: until here people could still edit and delete.
-            inputs = await self._unsaid(driver, memory)
-            while attachments.missing(inputs):
-                await driver.phase("files", "Bringing in what people attached")
-                await attachments.bring(inputs)
-                inputs = await self._unsaid(driver, memory)
-            pictures = attachments.pictures(inputs) if codec.capabilities.images else ()
-            given = attachments.told(inputs)
-            step = codec.begin(self._task(driver, codec, box, memory, given, remarks, past, pictures))
-            record = record_of(step, events=driver.untold(attachments.trouble(inputs)))
-            await driver.record(replace(record, memory=memory_of(step, codec, box.sandbox)))
+            while not await self._begin(driver, codec, memory, box, attachments, remarks, past):
+                pass
             if past:
                 told = "does not remember the earlier conversation here: it was told what was said and done."
                 await driver.notice(f"{codec.name} {told}")
@@ -180,6 +171,32 @@ class Attempts:
             await self._store.advance(turn.id, driver.fence, TurnState.RUNNING)
             driver.turn = await self._store.turn(turn.id)
         return process
+
+    async def _begin(
+        self,
+        driver: Driver,
+        codec: Codec,
+        memory: Memory,
+        box: Box,
+        attachments: Attachments,
+        remarks: Sequence[Remark],
+        past: Sequence[Past],
+    ) -> bool:
+        """The first prompt, recorded. False: people changed their words, which they can until then."""
+        inputs = await self._unsaid(driver, memory)
+        while attachments.missing(inputs):
+            await driver.phase("files", "Bringing in what people attached")
+            await attachments.bring(inputs)
+            inputs = await self._unsaid(driver, memory)
+        pictures = attachments.pictures(inputs) if codec.capabilities.images else ()
+        told = attachments.told(inputs)
+        step = codec.begin(self._task(driver, codec, box, memory, told, remarks, past, pictures))
+        record = record_of(step, given=inputs, events=driver.untold(attachments.trouble(inputs)))
+        try:
+            await driver.record(replace(record, memory=memory_of(step, codec, box.sandbox)))
+        except InputsChanged:
+            return False
+        return True
 
     def _memory(self, driver: Driver, codec: Codec, box: Box) -> Memory:
         """What the agent continues; none where it is another's, or was kept in another sandbox."""

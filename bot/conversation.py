@@ -27,6 +27,7 @@ from bot.driver import Deadlines, Driver, TurnStopped
 from bot.errors import (
     DeadlinePassed,
     InputGap,
+    InputsChanged,
     LeaseLost,
     SandboxError,
     SandboxUnreachable,
@@ -139,14 +140,19 @@ class Conversation:
 
     async def _last_word(self, feed: Feed) -> Completed | None:
         """The agent's word that it is done, if nothing more is to be said to it."""
-        # What it shares is brought before the turn ends, or people would look for it in vain.
-        while (word := self._word) is not None and not self._driver.timeline.offers:
+        while (word := self._word) is not None and not self._on_its_way(word):
             self._word = None
             if await self._is_over(word, feed):
                 return word
-            if self._end is not None:  # there is more to say, and nobody who hears it
-                await self._ended(self._end.code)
+        if self._word is None and self._end is not None:  # nobody is there to say one
+            await self._ended(self._end.code)
         return None
+
+    def _on_its_way(self, word: Completed) -> bool:
+        """What it shares is brought before the turn ends, or people would look for it in vain. What comes with
+        words for it is awaited where it would hear them."""
+        hears = word.reason is StopReason.END and not self._stopping
+        return bool(self._driver.timeline.offers) or (self._fetching and hears)
 
     async def _on(self, item: Item, feed: Feed) -> None:
         match item:
@@ -188,8 +194,6 @@ class Conversation:
                 raise error
             case Ended():
                 self._end = item
-                if self._word is None:
-                    await self._ended(item.code)
 
     def _share(self, events: Iterable[Event], feed: Feed) -> None:
         for event in events:
@@ -222,7 +226,8 @@ class Conversation:
                 await self._step(Steer(prompt), events=(asked,), asked_to_commit=True)
                 return False
         inbox = await driver.store.begin_finishing(driver.turn.id, driver.fence)
-        await self._take_in(inbox, feed)
+        if not await self._take_in(inbox, feed):
+            self._word = completed  # there will be no other
         return not inbox.inputs and not inbox.stop_by
 
     async def _left_over(self, session: Session) -> Unfinished:
@@ -238,12 +243,14 @@ class Conversation:
         if by:
             raise TurnStopped(by)
 
-    async def _take_in(self, inbox: Inbox, feed: Feed) -> None:
+    async def _take_in(self, inbox: Inbox, feed: Feed) -> bool:
+        """Was the agent told anything that it will say a word to?"""
         if inbox.stop_by and not self._stopping:
             self._stopping = inbox.stop_by
             feed.interrupt_within(self._deadlines.interrupt)
             await self._step(Interrupt())
-        elif not self._stopping:
+            return True
+        if not self._stopping:
             for ask in inbox.answers:
                 told = answer_of(ask, self._deadlines.approval)
                 await self._step(told, events=(settled(ask),), told=(ask.id,))
@@ -253,16 +260,23 @@ class Conversation:
                     self._fetching = True
                     feed.beside(self._attachments.bring(inbox.inputs))
             elif inbox.inputs:
-                await self._steer(inbox.inputs)
+                return await self._steer(inbox.inputs, feed)
+        return False
 
-    async def _steer(self, inputs: Sequence[Input]) -> None:
+    async def _steer(self, inputs: Sequence[Input], feed: Feed) -> bool:
         turn = self._driver.turn
         ids = tuple(item.id for item in inputs)
         key = prompt_key(turn.id, turn.attempt, ",".join(map(str, ids)))
         steered = tuple(Steered(item.author.name, item.text) for item in inputs)
         events: tuple[Event, ...] = (*self._driver.untold(self._attachments.trouble(inputs)), *steered)
         prompt = Prompt(key, said(self._attachments.told(inputs)), ids, self._pictures(inputs))
-        await self._step(Steer(prompt), events=events)
+        word, self._word = self._word, None  # what it says to these words counts
+        try:
+            await self._step(Steer(prompt), given=inputs, events=events)
+        except InputsChanged:
+            self._word = word
+            return await self._take_in(await self._driver.store.inbox(turn.id), feed)
+        return True
 
     def _pictures(self, inputs: Sequence[Input]) -> tuple[str, ...]:
         return self._attachments.pictures(inputs) if self._codec.capabilities.images else ()
@@ -271,6 +285,7 @@ class Conversation:
         self,
         happening: Happening,
         *,
+        given: Sequence[Input] = (),
         events: tuple[Event, ...] = (),
         out_offset: int | None = None,
         asked_to_commit: bool | None = None,
@@ -282,7 +297,9 @@ class Conversation:
         offset = driver.turn.in_offset
         asks = asked(step.events, driver.clock.now() + self._deadlines.approval)
         gone = withdrawn(step.events)
-        record = record_of(step, events=events, out_offset=out_offset, asked_to_commit=asked_to_commit)
+        record = record_of(
+            step, given=given, events=events, out_offset=out_offset, asked_to_commit=asked_to_commit
+        )
         memory = memory_of(step, self._codec, self._sandbox)
         offers = offers_of(step, self._codec)
         await driver.record(

@@ -44,6 +44,10 @@ class LeaseLost(SandpiperError):
     """Another driver has claimed this turn since: stop touching it."""
 
 
+class InputsChanged(SandpiperError):
+    """People have edited or taken back words since they were read for the agent: read them again."""
+
+
 # sandboxes
 
 

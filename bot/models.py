@@ -562,6 +562,7 @@ class Record:
     """Everything that one step of a turn changes, written in one fenced transaction.
 
     stdin: bytes journalled at the turn's in_offset, to be written after the transaction.
+    given: the inputs whose words the step gives to the agent, as they were read.
     asked: what the agent asks people now. withdrawn: the agent's names of what it asks no more. told: the
         asks whose answers are in `stdin`.
     """
@@ -571,6 +572,7 @@ class Record:
     err_offset: int | None = None
     codec_state: Mapping[str, object] | None = None
     stdin: bytes = b""
+    given: tuple[Input, ...] = ()
     written: tuple[int, ...] = ()
     consumed: tuple[int, ...] = ()
     deferred: tuple[int, ...] = ()

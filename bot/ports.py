@@ -601,7 +601,8 @@ class Store(Protocol):
     async def record(self, turn: int, fence: int, record: Record) -> Turn:
         """One step of the turn, atomically. Group-committed. Consumed inputs get their CONSUMED
         receipt in the outbox, and what is asked its ASK saying. A Named event names the session's work.
-        Returns the turn after it.
+        Returns the turn after it. Raises InputsChanged, and records nothing, when what it gives to the
+        agent was edited or taken back since it was read.
 
         What an agent asks ends with its attempt and with the turn's intake: then it is withdrawn."""
         ...

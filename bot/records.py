@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bot.agents.codec import Codec, Step
 from bot.events import AgentStarted, Event
-from bot.models import Memory, Offers, Record
+from bot.models import Input, Memory, Offers, Record
 from bot.ports import Sandbox
 
 
@@ -27,6 +29,7 @@ def offers_of(step: Step, codec: Codec) -> Offers | None:
 def record_of(
     step: Step,
     *,
+    given: Sequence[Input] = (),
     events: tuple[Event, ...] = (),
     out_offset: int | None = None,
     asked_to_commit: bool | None = None,
@@ -38,6 +41,7 @@ def record_of(
         out_offset=out_offset,
         codec_state=step.state,
         stdin=step.write,
+        given=tuple(given),
         written=step.written,
         consumed=step.consumed,
         deferred=step.deferred,

@@ -136,6 +136,11 @@ def write_again(tx: Tx, turn: int) -> None:
     tx.run("UPDATE inputs SET fate = 'pending' WHERE turn = ? AND fate = 'written'", turn)
 
 
+def unchanged(tx: Tx, given: Sequence[Input]) -> bool:
+    """Are they as they were read?"""
+    return all(one == _input(tx.single("SELECT * FROM inputs WHERE id = ?", one.id)) for one in given)
+
+
 def settle(
     tx: Tx, turn: int, written: Sequence[int], consumed: Sequence[int], deferred: Sequence[int]
 ) -> None:

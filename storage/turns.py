@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import NoReturn
 
-from bot.errors import LeaseLost, SandpiperError
+from bot.errors import InputsChanged, LeaseLost, SandpiperError
 from bot.models import (
     Fate,
     Final,
@@ -186,6 +186,8 @@ def new_attempt(tx: Tx, id: int, fence: int) -> Turn:
 
 def record(tx: Tx, id: int, fence: int, step: Record) -> Turn:
     held = hold(tx, id, fence)
+    if not inputs.unchanged(tx, step.given):
+        raise InputsChanged("What people said was changed since.", "Read it again.")
     asked = None if step.asked_to_commit is None else int(step.asked_to_commit)
     row = tx.one(
         "UPDATE turns SET out_offset = COALESCE(?, out_offset), err_offset = COALESCE(?, err_offset),"

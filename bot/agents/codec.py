@@ -171,7 +171,8 @@ Happening = Lines | Steer | Interrupt | Decided | Answered | Exited
 class Step:
     """What a happening means: new state, events, bytes for stdin, and the fates of inputs.
 
-    written: inputs whose words are in `write`. consumed: inputs that the agent says it has taken.
+    written: inputs whose words the codec has from here on, in `write` or in its state. consumed: inputs that
+    the agent says it has taken.
     deferred: inputs that this agent cannot take now; the next turn gets them.
     completed: the turn's work is over *and* every prompt that we wrote is settled. After it the
     driver may still write another prompt, or close stdin.

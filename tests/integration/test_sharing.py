@@ -6,11 +6,12 @@ import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from bot.agents.side_tools import SideTools
-from bot.models import SayingKind, Session
+from bot.models import Saying, SayingKind, Session
 from bot.ports import Store
 from bot.sharing import MOST_WAITING
 from sandbox.local_ports import LocalPorts
@@ -236,3 +237,46 @@ async def test_more_than_can_wait_is_not_taken(tmp_path: Path) -> None:
     async with with_side_tools(tmp_path, shares) as t:
         await t.say("go")
         assert (await t.final()).text == "bye"
+
+
+class SlowToSay:
+    """A real store that takes in nothing to be said before it may."""
+
+    def __init__(self) -> None:
+        self.asked, self.may = asyncio.Event(), asyncio.Event()
+        self._store: Any = None
+
+    def over(self, store: Store) -> Store:
+        self._store = store
+        return cast("Store", self)
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._store, verb)
+
+    async def say(self, saying: Saying) -> bool:
+        self.asked.set()
+        await self.may.wait()
+        return bool(await self._store.say(saying))
+
+
+async def test_words_that_come_while_a_file_is_shared_after_the_last_word_are_answered(
+    tmp_path: Path,
+) -> None:
+    """The word that was there before them is not the last one any more."""
+    store = SlowToSay()
+
+    async def shares(agent: ScriptedProcess) -> None:
+        await agent.take()
+        offers(agent, "share_file")
+        agent.say(done="bye")
+        await agent.take()
+        store.may.set()
+        assert "on its way" in (await agent.heard())["text"]
+        agent.say(done="It is blue now.")
+
+    agents = {"lines": SideTools(LineCodec())}
+    async with town(tmp_path, [shares], agents=agents, seen=store.over) as t:
+        await t.say("go")
+        await asyncio.wait_for(store.asked.wait(), 20)
+        assert await t.say("make it blue", addressed=False) == "steered"
+        assert (await t.final()).text == "It is blue now."

@@ -74,13 +74,13 @@ def test_permissions_set_what_codex_trusts_and_asks(task: Task, trust: str, poli
     assert (READ_FIRST in start["params"]["developerInstructions"]) is (policy == "untrusted")
 
 
-def test_the_first_words_are_written_once_there_is_a_conversation() -> None:
+def test_the_first_words_are_sent_once_there_is_a_conversation() -> None:
     talk = Talk()
     assert methods(talk.steps[0]) == ["initialize", "initialized", "thread/start"]
-    assert talk.steps[0].written == ()
+    assert talk.steps[0].written == (1,)
     step = talk.answered({"thread": {"id": "t-1", "cliVersion": "0.169.0"}, "model": "gpt-6-sol"})
     assert AgentStarted("codex", "t-1", "0.169.0", "gpt-6-sol") in step.events
-    assert (step.written, step.consumed, step.resume_token) == ((1,), (), "")
+    assert (step.consumed, step.resume_token) == ((), "")
     [start] = said(step)
     assert start["method"] == "turn/start"
     assert start["params"]["clientUserMessageId"] == FIRST
@@ -171,10 +171,9 @@ def test_a_steer_is_consumed_when_codex_has_it_and_not_when_it_is_accepted() -> 
 
 def test_words_that_come_before_the_turn_has_begun_wait_for_it() -> None:
     talk = joined()
-    assert talk.steer().write == b""
-    step = talk.answered({"turn": {"id": "u-1"}})
-    assert methods(step) == ["turn/steer"]
-    assert step.written == (2,)
+    step = talk.steer()
+    assert (step.write, step.written) == (b"", (2,))
+    assert methods(talk.answered({"turn": {"id": "u-1"}})) == ["turn/steer"]
 
 
 @pytest.mark.parametrize("ended_first", [True, False])

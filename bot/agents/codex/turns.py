@@ -65,6 +65,7 @@ class Turns:
 
     def say(self, prompt: Prompt) -> None:
         state = self.state
+        self.written += prompt.inputs
         state.words[prompt.key] = Words(prompt.text, list(prompt.inputs), list(prompt.images))
         state.over = False
         if state.thread or state.waits_for("thread"):
@@ -320,7 +321,6 @@ class Turns:
         said: list[Frame] = [{"type": "text", "text": words.text}]
         said += [{"type": "localImage", "path": path} for path in words.images]
         params = {"threadId": self.state.thread, "clientUserMessageId": key, "input": said, **more}
-        self.written += words.inputs
         self._request(way, method, params, key)
 
     def _offered(self, models: Sequence[Frame]) -> None:

@@ -218,7 +218,6 @@ class OpenCodeCodec:
         return Turn(state, StepBuilder((self._api_key,)))
 
     def _say(self, turn: Turn, prompt: Prompt) -> Step:
-        # Written, though the words may wait here for a conversation to exist: this state is stored with
-        # the same transaction, and whoever has them must not be given them again.
+        # The words may wait here for a conversation to exist.
         turn.say(prompt.key, Said(prompt.text, list(prompt.inputs), list(prompt.images)))
         return turn.out.step(turn.state.to_json(), written=prompt.inputs)

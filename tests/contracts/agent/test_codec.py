@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
-from bot.agents.codec import Answered, Decided, Lines, Listing
+from bot.agents.codec import Answered, Decided, Lines, Listing, Prompt, Steer
 from bot.events import ApprovalAsked, Question, StopReason, ToolCall, ToolStatus, Withdrawn
-from tests.agents.driven import happening_of
+from tests.agents.driven import happening_of, task_of
 from tests.agents.replay import CODECS, NAMES, Replay, replayed, storable, transcript
 
 END, ERROR, CANCELLED = StopReason.END, StopReason.ERROR, StopReason.CANCELLED
@@ -254,6 +255,18 @@ def test_what_the_real_agent_lists(name: str) -> None:
     efforts = {"claude-tools": ("low", "medium", "high"), "codex-tools": ("low", "medium", "high")}
     if name in efforts:
         assert offered.efforts_of(offered.names[0]) == efforts[name]
+
+
+@pytest.mark.parametrize("agent", CODECS)
+def test_a_codec_has_words_from_the_step_that_they_come_with(agent: str) -> None:
+    """Also those that wait in its state: they would be given to it again, or be edited in vain."""
+    codec = CODECS[agent]()
+    begun = codec.begin(
+        replace(task_of(transcript(f"{agent}-tools")[0]), prompt=Prompt("a", "Ana: go", (1,)))
+    )
+    assert begun.written == (1,)
+    step = codec.on(begun.state, Steer(Prompt("b", "Ana: on", (2,))))
+    assert {*step.written, *step.deferred} == {2}
 
 
 @pytest.mark.parametrize("name", NAMES)

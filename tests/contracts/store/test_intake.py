@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from bot.errors import SandpiperError
+from bot.errors import InputsChanged, SandpiperError
+from bot.events import Text
 from bot.models import (
     Choice,
     Disposition,
@@ -308,6 +309,28 @@ async def test_what_the_agent_has_read_is_not_changed(stage: Stage) -> None:
     before = await stage.store.revise("edit", "m1", "b")
     assert before is not None and before.fate is Fate.CONSUMED
     assert await stage.texts(admitted.turn) == ["a"]
+
+
+async def test_words_are_given_to_an_agent_only_as_they_were_read(stage: Stage) -> None:
+    claim = await stage.running("s1")
+    await stage.store.admit("s1", stage.words("red", key="m2"), slack("s1"))
+    await stage.store.admit("s1", stage.words("and round", key="m3"), slack("s1"))
+    read = await stage.pending(claim.turn.id)
+    await stage.store.revise("m2-edit", "m2", "blue")
+    step = Record(events=(Text("never said"),), stdin=b"red", given=read, written=tuple(i.id for i in read))
+    with pytest.raises(InputsChanged):
+        await stage.store.record(claim.turn.id, claim.fence, step)
+    read = await stage.pending(claim.turn.id)
+    assert [one.text for one in read] == ["blue", "and round"]
+    assert (await stage.store.turn(claim.turn.id)).in_offset == claim.turn.in_offset
+    await stage.store.revise("m3-delete", "m3", None)
+    with pytest.raises(InputsChanged):
+        await stage.store.record(claim.turn.id, claim.fence, replace(step, given=read))
+    (left,) = await stage.pending(claim.turn.id)
+    step = Record(stdin=b"blue", given=(left,), written=(left.id,))
+    await stage.store.record(claim.turn.id, claim.fence, step)
+    assert await stage.pending(claim.turn.id) == ()
+    assert not await stage.store.events(claim.turn.id)
 
 
 async def test_held_words_can_be_withdrawn(stage: Stage) -> None:

@@ -149,8 +149,8 @@ class Conversation:
         return None
 
     def _on_its_way(self, word: Completed) -> bool:
-        """What it shares is brought before the turn ends, or people would look for it in vain. What comes with
-        words for it is awaited where it would hear them."""
+        """What it shares is brought before the turn ends, or people would look for it in vain. What comes
+        with words for it is awaited where it would hear them."""
         hears = word.reason is StopReason.END and not self._stopping
         return bool(self._driver.timeline.offers) or (self._fetching and hears)
 

@@ -17,6 +17,8 @@ from bot.models import Launch, Offered
 
 State = Mapping[str, object]
 
+BEGINNING = 1_500  # bytes that are kept of a line that is too long
+
 
 class Steering(StrEnum):
     """What becomes of a message during a turn."""
@@ -210,36 +212,40 @@ class Codec(Protocol):
 @dataclass(slots=True)
 class LineBuffer:
     """Cuts a byte stream into lines. `offset` is where a restarted reader goes on: after the last whole
-    line, or in a line longer than `limit` bytes, which is dropped as it comes and counted."""
+    line, or in a line longer than `limit` bytes, of which only the beginning and the size are kept: as a
+    line that is no JSON, which every codec tells as unknown."""
 
     offset: int = 0
     limit: int = 32 * 1024 * 1024
-    dropped: int = 0
     _parts: list[bytes] = field(default_factory=list)
     _size: int = 0
-    _dropping: bool = False
+    _beginning: bytes = b""
+    _let_go: int = 0  # bytes of a line that is too long
 
     def feed(self, data: bytes) -> tuple[bytes, ...]:
         lines: list[bytes] = []
         *ended, rest = data.split(b"\n")
         for part in ended:
             self._keep(part)
-            if not self._dropping:
-                lines.append(b"".join(self._parts))
+            lines.append(self.rest())
             self.offset += self._size + 1
-            self._parts, self._size, self._dropping = [], 0, False
+            self._parts, self._size, self._let_go = [], 0, 0
         self._keep(rest)
         return tuple(lines)
 
     def rest(self) -> bytes:
         """The unfinished last line, as it is when the stream has ended."""
+        if self._let_go:
+            return self._beginning + f" … (a line of {self._let_go} bytes)".encode()
         return b"".join(self._parts)
 
     def _keep(self, part: bytes) -> None:
         if part:
             self._parts.append(part)
             self._size += len(part)
-        if self._dropping or self._size > self.limit:
-            self.dropped += not self._dropping
+        if self._let_go or self._size > self.limit:
+            beginning = self._beginning if self._let_go else b""
+            self._beginning = b"".join([beginning, *self._parts])[:BEGINNING]
+            self._let_go += self._size
             self.offset += self._size
-            self._parts, self._size, self._dropping = [], 0, True
+            self._parts, self._size = [], 0

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from bot.agents.codec import Answered, Decided, Lines, Listing, Prompt, Steer
-from bot.events import ApprovalAsked, Question, StopReason, ToolCall, ToolStatus, Withdrawn
+from bot.agents.codec import Answered, Decided, LineBuffer, Lines, Listing, Prompt, Steer
+from bot.events import ApprovalAsked, Question, StopReason, ToolCall, ToolStatus, Unknown, Withdrawn
 from tests.agents.driven import happening_of, task_of
 from tests.agents.replay import CODECS, NAMES, Replay, replayed, storable, transcript
 
@@ -293,6 +293,15 @@ def test_deep_and_long_lines_never_raise() -> None:
         wide = json.dumps({"type": "text", "text": "word " * 400_000}).encode()
         replay.on(Lines((deep, number, wide)))
         storable(replay)
+
+
+@pytest.mark.parametrize("agent", CODECS)
+def test_of_a_line_that_is_too_long_the_size_is_kept(agent: str) -> None:
+    replay = Replay.of(f"{agent}-tools")
+    replay.begin(transcript(f"{agent}-tools")[0])
+    lines = LineBuffer(limit=100_000).feed(b'{"type": "result", "result": "' + b"x" * 200_000 + b'"}\n')
+    (kept,) = [event for event in replay.on(Lines(lines)).events if isinstance(event, Unknown)]
+    assert "(a line of 200032 bytes)" in kept.raw
 
 
 SECRET = "sk-ant-" + "api03-" + "0123456789abcdefABCDEF"

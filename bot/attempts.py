@@ -248,7 +248,7 @@ class Attempts:
             asks = codec.capabilities.questions
             text = first_prompt(session, box.place, inputs, remarks, past=past, asks=asks)
         elif turn.attempt > 1:
-            text = resumed_prompt(inputs)
+            text = resumed_prompt(box.place, inputs)
         else:
             text = next_prompt(box.place, inputs)
         ids = tuple(item.id for item in inputs)

@@ -98,9 +98,9 @@ def next_prompt(place: Place, inputs: Sequence[Input]) -> str:
     return "\n\n".join(part for part in (_notes(place), said(inputs)) if part)
 
 
-def resumed_prompt(inputs: Sequence[Input]) -> str:
+def resumed_prompt(place: Place, inputs: Sequence[Input]) -> str:
     """After the agent's process died: go on, with what it had not taken in yet."""
-    return "\n\n".join(part for part in (INTERRUPTED, said(inputs)) if part)
+    return "\n\n".join(part for part in (INTERRUPTED, _notes(place), said(inputs)) if part)
 
 
 def hook_failed(title: str, how: str, last: str) -> str:

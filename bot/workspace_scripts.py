@@ -97,6 +97,17 @@ END
   t add -A -- "$@"
 }}
 
+# $1 a commit of `keep`, of what is no part of the branch: under a name by which it is found with that
+strand() {{ put "$stranded/$1" "$1"; }}
+
+# Is there anything on these refs that no pushed commit has, neither as it is nor as files?
+only_here() {{
+  b for-each-ref --format='%(objectname) %(tree)' "$@" | while read -r commit files; do
+    test -n "$(b rev-list -n 1 "$commit" --not --remotes=origin)" || continue
+    b log --format=%T --no-show-signature --remotes=origin | grep -qx "$files" || echo "$commit"
+  done
+}}
+
 # $1 ref, $2 message: a commit of everything, on a ref, with the worktree left as it is
 keep() {{
   head=$(t rev-parse -q --verify HEAD || b rev-parse "$heads")
@@ -189,7 +200,7 @@ if ! test -e "$tree.opened" || ! ours; then
     back=yes
   fi
   if test -n "$kept" && test -z "$back" && ! b diff --quiet "$kept" "$heads"; then  # else published since
-    put "$stranded/$kept" "$kept"
+    strand "$kept"
     said="away $stranded/$kept"
   fi
   : >"$tree.opened"
@@ -262,7 +273,7 @@ if test -z "$going" && test -z "$(elsewhere)"; then
   status
   exit 0
 fi
-keep "$2" "$3" >/dev/null
+strand "$(keep "$2" "$3")"
 for each in rebase am cherry-pick revert merge; do t $each --quit >/dev/null 2>&1 || true; done
 for each in rebase-merge rebase-apply MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD; do rm -rf "$own/$each"; done
 rm -f "$own"/BISECT_*
@@ -292,7 +303,10 @@ fi
 commit=$(keep "$2" "$3")
 going=$(operation)
 where=$(elsewhere)
-if test -n "$going$where"; then commit=$(b rev-parse "$heads"); fi
+if test -n "$going$where"; then
+  strand "$commit"
+  commit=$(b rev-parse "$heads")
+fi
 echo "$commit"
 """
 
@@ -334,7 +348,7 @@ test -e "$bare/sandpiper.made" || exit 0
 published=$1 tips=
 b cat-file -e "$published^{{commit}}" 2>/dev/null || published=
 if has_branch; then tips=$heads; fi
-test -z "$(b for-each-ref --count=1 "$away" "$stranded/")" || echo changes
+test -z "$(only_here "$away" "$stranded/")" || echo changes
 if ours; then
   going=$(operation)
   test -z "$going" || echo operation

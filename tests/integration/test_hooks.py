@@ -250,6 +250,29 @@ async def test_a_start_is_the_base_branchs_whatever_the_worktree_has(tmp_path: P
         assert ups.read_text() == "theirs\ntheirs\n"
 
 
+async def test_an_agent_that_is_resumed_hears_of_a_start_that_failed_under_it(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    async def is_stopped_under(agent: ScriptedProcess) -> None:
+        await agent.take()
+        agent.say(token="tok-1")
+        box = next(iter(t.provider.boxes.values()))
+        assert isinstance(box, Stoppable)
+        (agent.cwd.parent / "broken").touch()
+        box.up = False
+        t.clock.advance(5.0)
+        agent.exit(137)
+
+    async with town(tmp_path, [is_stopped_under, does("true", heard=heard)], policy()) as t:
+        t.provider.make = Stoppable
+        await has(t, START, "#!/bin/sh\ntest ! -e ../broken || { echo no database; exit 4; }")
+        await t.say("one")
+        assert (await t.after_time(step=1.0)).outcome is Outcome.ANSWERED
+    assert "You were interrupted" in heard[0]
+    assert f"{START}, which prepares this worktree, failed with exit code 4" in heard[0]
+    assert "no database" in heard[0]
+
+
 # devcontainer.json
 
 

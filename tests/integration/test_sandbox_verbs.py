@@ -15,8 +15,9 @@ from bot.sandboxes import Ages
 from bot.sessions import Defaults
 from tests.integration.test_sandboxes import Box
 from tests.integration.test_turns import is_running, obeys_stop
+from tests.integration.test_workspace import does
 from tests.town import ANA, BEN, OPEN, Town, town
-from tests.world import ScriptedProcess
+from tests.world import ScriptedProcess, shell
 
 POLICY = Policy(defaults=Defaults("acme/web", "lines"), allowlist=OPEN)
 
@@ -162,6 +163,36 @@ async def test_a_reset_names_what_was_only_changed(tmp_path: Path) -> None:
         (t.box().cwd / "later.txt").write_text("nobody has committed this")
         await sandbox(t, "reset")
         assert "“leave it”" in (await asked(t)).text
+
+
+BESIDE = "git checkout -q --detach refs/remotes/origin/main; echo x >x; git add x; git commit -qm X"
+BREAKS_OFF = "git checkout -q -b theirs HEAD~1; echo x >README.md; git commit -qam X; git merge - || true"
+
+
+@pytest.mark.parametrize("beside", [BESIDE, BREAKS_OFF])
+async def test_a_reset_names_what_a_turn_left_beside_its_branch(tmp_path: Path, beside: str) -> None:
+    changes = "echo mine >README.md; git commit -qam Mine"
+    async with town(tmp_path, [does(changes), does(beside, "true"), does("true")]) as t:
+        await t.say("one")
+        assert (await t.final()).outcome is Outcome.PUBLISHED
+        await t.say("two", addressed=False)
+        assert (await t.final(2)).outcome is Outcome.ANSWERED
+        await t.say("three", addressed=False)
+        await t.final(3)
+        assert not await shell("git status --porcelain", cwd=t.box().cwd)
+        await sandbox(t, "reset")
+        assert "“one”" in (await asked(t)).text
+
+
+async def test_a_reset_does_not_name_what_is_pushed_as_it_was_left(tmp_path: Path) -> None:
+    looks = "git checkout -q --detach refs/remotes/origin/main"
+    async with town(tmp_path, [does("echo a >a; git add .; git commit -qm A"), does(looks, "true")]) as t:
+        await t.say("one")
+        await t.final()
+        await t.say("two", addressed=False)
+        await t.final(2)
+        await sandbox(t, "reset")
+        assert "No work that is not published was found." in (await asked(t)).text
 
 
 async def test_a_reset_that_would_cost_more_than_was_said_is_asked_again(tmp_path: Path) -> None:

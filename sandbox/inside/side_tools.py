@@ -268,9 +268,11 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def pass_out(command: subprocess.Popen[bytes], output: Output, ended: threading.Event) -> None:
-    """The command's stdout to ours. In the middle of a line nobody else writes."""
+    """The command's stdout to ours. In the middle of a line nobody else writes, so a line waits until it is
+    whole: the command may call a tool before."""
     source = command.stdout.fileno() if command.stdout else -1
-    within = False
+    held = b""
+    within = False  # of a line that is too long to wait
     last = 0.0  # when to stop listening: what it left behind may hold the pipe, or write for ever
     try:
         while True:
@@ -283,17 +285,27 @@ def pass_out(command: subprocess.Popen[bytes], output: Output, ended: threading.
             data = os.read(source, CHUNK)
             if not data:
                 return
+            held += data
+            end = held.rfind(b"\n") + 1
+            if not (end or within or len(held) > LONGEST):
+                continue
             if not within:
                 output.between_lines.acquire()
-            output.write(data)
-            within = not data.endswith(b"\n")
+            passed, held = (held[:end], held[end:]) if end else (held, b"")
+            output.write(passed)
+            within = not end
             if not within:
                 output.between_lines.release()
     except OSError:
         pass
     finally:
-        if within:
-            output.between_lines.release()
+        if not within:
+            output.between_lines.acquire()
+        try:
+            output.write(held)
+        except OSError:
+            pass
+        output.between_lines.release()
 
 
 def die_with_parent() -> None:

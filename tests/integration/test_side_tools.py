@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bot.agents.mcp import TOOLS
+from bot.agents.side_tools import LONGEST
 
 INSIDE = Path(__file__).parents[2] / "sandbox" / "inside"
 PROGRAM = INSIDE / "side_tools.py"
@@ -118,14 +119,22 @@ def test_who_does_not_wait_any_more_is_told(home: Path) -> None:
     assert beside.rest()[2] == 0
 
 
+def notes(home: Path) -> str:
+    return f'{sys.executable} {CALL} note_progress \'{{"text": "x"}}\' /bin/sh {home}/tools/serve >&2'
+
+
+def test_a_tool_can_be_called_in_the_middle_of_a_line(home: Path) -> None:
+    """The command waits for the answer before it ends its line."""
+    beside = Beside(home, "/bin/sh", "-c", f"printf half; {notes(home)}; printf ' a line\\nrest'")
+    beside.answer(beside.call()["id"], "Seen.")
+    assert beside.rest() == (b"half a line\nrest", b"Seen.\n", 0)
+
+
 def test_a_line_of_ours_never_stands_within_one_of_the_commands(home: Path) -> None:
-    script = (
-        "printf half; "
-        f'{sys.executable} {CALL} note_progress \'{{"text": "x"}}\' /bin/sh {home}/tools/serve >&2 & '
-        "sleep 1; printf ' a line\\n'; wait"
-    )
-    beside = Beside(home, "/bin/sh", "-c", script)
-    assert beside.line() == b"half a line\n"
+    """Nor in one that is too long to wait for its end."""
+    long = f"head -c {LONGEST + 70_000} /dev/zero | tr '\\0' x"
+    beside = Beside(home, "/bin/sh", "-c", f"{long}; {notes(home)} & sleep 1; echo; wait")
+    assert beside.line() == b"x" * (LONGEST + 70_000) + b"\n"
     beside.answer(beside.call()["id"], "Seen.")
     assert beside.rest() == (b"", b"Seen.\n", 0)
 

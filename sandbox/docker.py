@@ -33,9 +33,8 @@ from bot.errors import (
     SandboxGone,
     SandboxNotRunning,
     SandboxUnreachable,
-    SettingsError,
 )
-from bot.models import DeniedHost, SandboxState
+from bot.models import DeniedHost, Launch, SandboxState
 from sandbox.box import Address, Said
 from sandbox.cgroups import SETTINGS, Limits
 from sandbox.container import (
@@ -53,7 +52,7 @@ from sandbox.container import (
 )
 from sandbox.container_errors import in_our_words
 from sandbox.container_exec import UPLOAD, listen, pieces, that_says_its_end
-from sandbox.egress_modes import EgressMode, hosts_of
+from sandbox.egress_modes import EgressMode, hosts_of, loopback_of
 from sandbox.local_egress import Egress
 from sandbox.machine import host_of
 from sandbox.remote import RemoteSandbox
@@ -176,7 +175,11 @@ class DockerBox:
         for name, text in etc_files(self._provider.engine).items():
             (etc / name).write_text(text, encoding="utf-8")
             (etc / name).chmod(0o644)
-        await self.egress.ensure(())
+        await self.egress.ensure(self.services())
+
+    def services(self, more: Sequence[int] = ()) -> tuple[str, ...]:
+        """What of this machine it reaches: what the operator named, and these ports."""
+        return tuple(f"127.0.0.1:{port}" for port in dict.fromkeys((*self._provider.loopback, *more)))
 
     async def _make(self, about: dict[str, Any] | None) -> None:
         """Have a container that is made as the settings say."""
@@ -246,11 +249,15 @@ class DockerSandbox(RemoteSandbox):
         found = re.search(r"^oom_kill (\d+)$", said.output, re.MULTILINE)
         return int(found[1]) if found else 0
 
-    async def _way_out(self) -> Sequence[str]:
+    async def _way_out(self, launch: Launch) -> Sequence[str]:
         if not self._docker.place.exists():  # deleted, perhaps by another bot
             await self._docker.state()
-        await self._docker.egress.ensure(())
-        return ("--socket", f"{OUT}/proxy.sock", "--port", "0")
+        services = self._docker.services(launch.loopback)
+        await self._docker.egress.ensure(services)
+        words = ["--socket", f"{OUT}/proxy.sock", "--port", "0"]
+        for service in services:
+            words += ["--shared-loopback", service.rpartition(":")[2]]
+        return words
 
 
 def docker_provider(
@@ -267,18 +274,14 @@ def docker_provider(
 ) -> DockerProvider:
     """The provider that the operator's settings describe. Raises SettingsError that names the variable,
     ProviderUnavailable where the SDK is not installed."""
-    if loopback:
-        raise SettingsError(
-            "SANDPIPER_EGRESS_LOOPBACK leads to services of this machine, and containers are not led there.",
-            "Leave it empty, or use the local provider.",
-        )
     engine = checked(Engine(host, image, runtime, user, limits or Limits()))
-    return DockerProvider(directory, engine, hosts_of(mode, allow))
+    return DockerProvider(directory, engine, hosts_of(mode, allow), loopback=loopback_of(loopback))
 
 
 class DockerProvider:
     """directory: of this machine, and the same path for the engine. allow: host:port patterns that boxes
-    reach. mark: the label of all that is ours at the engine."""
+    reach. loopback: ports of services on this machine that all boxes reach. mark: the label of all that is
+    ours at the engine."""
 
     name = "docker"
     warning = ""
@@ -286,7 +289,13 @@ class DockerProvider:
     shares_agents = False
 
     def __init__(
-        self, directory: Path, engine: Engine, allow: Sequence[str], *, mark: str = "sandpiper"
+        self,
+        directory: Path,
+        engine: Engine,
+        allow: Sequence[str],
+        *,
+        loopback: Sequence[int] = (),
+        mark: str = "sandpiper",
     ) -> None:
         try:
             from aiodocker import Docker
@@ -296,6 +305,7 @@ class DockerProvider:
             ) from error
         self.directory = directory.absolute()
         self.engine = engine
+        self.loopback = tuple(loopback)
         self.mark = mark
         self._allow = tuple(allow)
         self._sdk = Docker

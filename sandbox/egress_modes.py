@@ -54,3 +54,17 @@ def hosts_of(mode: EgressMode, allow: Sequence[str]) -> tuple[str, ...]:
             "Name at least the host of your agents' model, as in api.anthropic.com:443.",
         )
     return (*MODES[mode], *allow)
+
+
+def loopback_of(services: Sequence[str]) -> tuple[int, ...]:
+    """The ports of the services on this machine that the operator names. Raises SettingsError."""
+    ports = []
+    for service in services:
+        host, _, port = service.rpartition(":")
+        if host not in ("127.0.0.1", "localhost") or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise SettingsError(
+                f"SANDPIPER_EGRESS_LOOPBACK: '{service}' is no service on this machine's loopback.",
+                "Write it as 127.0.0.1:<port>.",
+            )
+        ports.append(int(port))
+    return tuple(ports)

@@ -41,7 +41,7 @@ from bot.models import DeniedHost, ExecResult, Launch, SandboxState
 from bot.ports import Guard
 from sandbox.bubblewrap import Options, Place
 from sandbox.cgroups import SETTINGS, Limits
-from sandbox.egress_modes import EgressMode, hosts_of
+from sandbox.egress_modes import EgressMode, hosts_of, loopback_of
 from sandbox.execute import execute
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
 from sandbox.local_ports import LocalPorts
@@ -90,15 +90,7 @@ def local_provider(
 
     Raises SettingsError that names the variable.
     """
-    ports = []
-    for service in loopback:
-        host, _, port = service.rpartition(":")
-        if host not in ("127.0.0.1", "localhost") or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise SettingsError(
-                f"SANDPIPER_EGRESS_LOOPBACK: '{service}' is no service on this machine's loopback.",
-                "Write it as 127.0.0.1:<port>.",
-            )
-        ports.append(int(port))
+    services = loopback_of(loopback)
     hosts = hosts_of(mode, allow)
     shared = LocalPorts(ports_host)
     if unsafe:
@@ -108,7 +100,7 @@ def local_provider(
                 "Leave one of the two out.",
             )
         return LocalProvider(directory, Unisolated(), ports=shared)
-    options = Options(tools=tuple(Path(tool).expanduser() for tool in tools), loopback=tuple(ports))
+    options = Options(tools=tuple(Path(tool).expanduser() for tool in tools), loopback=services)
     return LocalProvider(directory, Bubblewrap(options, hosts, limits), ports=shared)
 
 

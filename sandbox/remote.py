@@ -173,17 +173,12 @@ class RemoteSandbox:
 
     async def spawn(self, key: str, launch: Launch, *, fence: int, orphan_after: float) -> KeptProcess:
         _check_key(key)
-        if launch.loopback:
-            raise SandboxError(
-                "Services on the bot's own machine cannot be reached from a remote sandbox.",
-                "Use the local provider, or an address that the sandbox can reach.",
-            )
         inside = await self._inside()
         for path in launch.visible:
             self._in_home(path)
         body = description(
             # The same first program as in a local box, so that all start, fail and end alike.
-            [*inside.program("forward.py", *await self._way_out(), "--"), *launch.argv],
+            [*inside.program("forward.py", *await self._way_out(launch), "--"), *launch.argv],
             env=_environment(inside, launch),
             cwd=launch.cwd,
             fence=fence,
@@ -230,8 +225,13 @@ class RemoteSandbox:
 
     # how
 
-    async def _way_out(self) -> Sequence[str]:
-        """What forward.py has to know of the way out of the box, where that leads through us."""
+    async def _way_out(self, launch: Launch) -> Sequence[str]:
+        """What forward.py has to know of a program's way out of the box, where that leads through us."""
+        if launch.loopback:
+            raise SandboxError(
+                "Services on the bot's own machine cannot be reached from a remote sandbox.",
+                "Use the local provider or Docker, or an address that the sandbox can reach.",
+            )
         return ()
 
     async def _inside(self) -> Inside:

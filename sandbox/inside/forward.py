@@ -1,13 +1,17 @@
 """The first program in a local sandbox: leads its loopback to the egress proxy and runs the command.
 
-    forward.py [--socket PATH --port 3128 [--loopback PORT]…] [--entrance PATH] [--env-fd N] [--life-fd N]
-               [--limit NAME=N]… -- CMD ARG…
+    forward.py [--socket PATH --port 3128 [--loopback PORT]… [--shared-loopback PORT]…] [--entrance PATH]
+               [--env-fd N] [--life-fd N] [--limit NAME=N]… -- CMD ARG…
+    forward.py --socket PATH --stay FD…
 
 This file stands alone (Python 3.9+, standard library only). It listens on 127.0.0.1:<port> as the HTTP
 proxy, and on 127.0.0.1:<loopback> for each service that the operator named, so that its address means the
 same inside as outside. Everything goes to the proxy's unix socket, which is tried again for minutes while
-the proxy restarts. Where programs share a loopback, --port 0 takes a free port for each. Without --socket it
-only prepares and runs the command.
+the proxy restarts. Without --socket it only prepares and runs the command.
+
+Where programs share a loopback, --port 0 takes a free port for each, and --shared-loopback is for services:
+who is the first to need one leaves a process behind (--stay, on listening sockets that it inherits), which
+leads there for all of them as long as the box runs. So no program's end cuts another's connection.
 
 --entrance: listen on this unix socket for who wants to look at a port of this loopback: a line with its
 number leads there, after a "+" that says so. The ports above are not led to.
@@ -48,8 +52,8 @@ if TYPE_CHECKING:
 PATIENCE = 300.0  # seconds for which a lost proxy is tried again
 BUFFER = 1 << 16
 USAGE = (
-    "usage: forward.py [--socket PATH --port N [--loopback N]…] [--entrance PATH] [--env-fd N] [--life-fd N]"
-    " [--limit NAME=N]… -- CMD…"
+    "usage: forward.py [--socket PATH --port N [--loopback N]… [--shared-loopback N]…] [--entrance PATH]"
+    " [--env-fd N] [--life-fd N] [--limit NAME=N]… -- CMD…, or --socket PATH --stay FD…"
 )
 
 
@@ -58,6 +62,8 @@ class Options:
         self.socket = ""
         self.port = 3128
         self.loopback: list[int] = []
+        self.shared_loopback: list[int] = []
+        self.stay: list[int] = []
         self.entrance = ""
         self.env_fd = -1
         self.life_fd = -1
@@ -70,6 +76,10 @@ class Options:
                 self.port = int(value)
             elif name == "--loopback":
                 self.loopback.append(int(value))
+            elif name == "--shared-loopback":
+                self.shared_loopback.append(int(value))
+            elif name == "--stay":
+                self.stay.append(int(value))
             elif name == "--entrance":
                 self.entrance = value
             elif name == "--env-fd":
@@ -82,7 +92,7 @@ class Options:
             else:
                 raise ValueError(f"{name} is unknown")
         self.command = words[1:]
-        if not self.command:
+        if not (self.command or self.stay):
             raise ValueError("there is no command")
 
 
@@ -119,6 +129,54 @@ def accept(listener: _socket.socket, path: str, greeting: bytes) -> None:
             time.sleep(0.1)
             continue
         threading.Thread(target=serve, args=(near, path, greeting), daemon=True).start()
+
+
+def greeting_of(port: int) -> bytes:
+    return f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+
+
+def leave(ports: list[int], path: str) -> None:
+    """Have a process on each of these ports that leads to the proxy and stays after us. A port that somebody
+    listens on already is theirs: such a process of an earlier program's, or a server of the box's own."""
+    doors = []
+    for port in ports:
+        try:
+            doors.append(listen(port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    if not doors:
+        return
+    first = os.fork()
+    if first:
+        os.waitpid(first, 0)
+        for door in doors:
+            door.close()
+        return
+    try:
+        os.setsid()
+        if os.fork() == 0:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(nothing, fd)
+            words = [sys.executable, "-I", os.path.abspath(__file__), "--socket", path]  # noqa: PTH100
+            for door in doors:
+                os.set_inheritable(door.fileno(), True)
+                words += ["--stay", str(door.fileno())]
+            os.chdir("/")
+            # With an environment of its own: in ours are secrets of one program, and it outlives that.
+            os.execve(words[0], words, {})  # noqa: S606
+    finally:
+        os._exit(0)
+
+
+def stay(doors: list[int], path: str) -> None:
+    """Lead whoever comes to these listening sockets, until the box ends."""
+    for fd in doors:
+        door = _socket.socket(fileno=fd)
+        start_new_thread(accept, (door, path, greeting_of(door.getsockname()[1])))
+    while True:
+        signal.pause()
 
 
 def serve(near: socket.socket, path: str, greeting: bytes) -> None:
@@ -300,10 +358,10 @@ def run(options: Options) -> int:
         raise_loopback()
         listeners = [(listen(options.port), b"")]
         options.port = listeners[0][0].getsockname()[1]
-        for port in options.loopback:
-            greeting = f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
-            listeners.append((listen(port), greeting))
+        listeners += [(listen(port), greeting_of(port)) for port in options.loopback]
     env = environment(options)
+    if options.socket:
+        leave(options.shared_loopback, options.socket)
     entrance = open_entrance(options.entrance) if options.entrance else None
     child = os.fork()  # before any thread exists
     if child == 0:
@@ -314,7 +372,8 @@ def run(options: Options) -> int:
         for listener, greeting in listeners:
             start_new_thread(accept, (listener, options.socket, greeting))
     if entrance is not None:
-        start_new_thread(admit, (entrance, [options.port, *options.loopback]))
+        closed = [options.port, *options.loopback, *options.shared_loopback]
+        start_new_thread(admit, (entrance, closed))
     # What stdin holds is the command's; when it closes its end, the writer shall notice.
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
@@ -371,6 +430,8 @@ def main() -> None:
         options = Options(sys.argv[1:])
     except (ValueError, IndexError) as error:
         raise SystemExit(f"{error}\n{USAGE}") from None
+    if options.stay:
+        stay(options.stay, options.socket)
     code = run(options)
     sys.stderr.flush()
     os._exit(code)

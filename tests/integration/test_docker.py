@@ -280,6 +280,64 @@ async def test_the_proxy_is_the_only_way_out_and_refusals_are_told(
     assert await sandbox.denied_hosts(mark) == (mark, ())
 
 
+@pytest.fixture
+async def service() -> AsyncIterator[int]:
+    """An echo on this machine's loopback; its port."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            while data := await reader.read(100):
+                writer.write(data)
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+
+
+TALK = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 20) as link:
+    for line in sys.stdin:
+        link.sendall(line.encode())
+        print(link.recv(100).decode(), end="", flush=True)
+"""
+
+
+async def test_programs_beside_each_other_reach_a_service_that_one_of_them_was_given(
+    sandbox: DockerSandbox, service: int
+) -> None:
+    launch = Launch(("python3", "-c", TALK, str(service)), sandbox.home, loopback=(service,))
+    first = await sandbox.spawn("first", launch, fence=1, orphan_after=60)
+    await first.write(0, b"one\n")
+    assert (await first.read(1, 0, ack=0, wait=20)).data == b"one\n"
+    second = await sandbox.spawn("second", launch, fence=1, orphan_after=60)
+    await second.write(0, b"two\n")
+    assert (await second.read(1, 0, ack=0, wait=20)).data == b"two\n"
+    await first.signal("KILL")
+    while not (await first.read(1, 4, ack=4, wait=20)).eof:
+        pass
+    await second.write(4, b"three\n", eof=True)
+    assert (await second.read(1, 4, ack=4, wait=20)).data == b"three\n"
+
+
+async def test_services_that_the_operator_names_are_there_for_every_program_and_no_others(
+    engine: DockerEngine, directory: Path, service: int
+) -> None:
+    provider = docker_provider(directory, host=engine.url, image=IMAGE, loopback=(f"127.0.0.1:{service}",))
+    sandbox = await provider.create(LABELS)
+    for _ in range(2):
+        argv = ("python3", "-c", TALK, str(service))
+        assert (await sandbox.run(Launch(argv, sandbox.home), stdin=b"one\n")).out == b"one\n"
+        await sandbox.stop()
+        await sandbox.start()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        argv = ("python3", "-c", TALK, str(other.getsockname()[1]))
+        assert b"refused" in (await sandbox.run(Launch(argv, sandbox.home), stdin=b"one\n")).err
+    await sandbox.delete()
+    await provider.close()
+
+
 async def test_a_container_has_no_interface_but_its_own_loopback(sandbox: DockerSandbox) -> None:
     assert await sh(sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '") == "lo"
 
@@ -441,7 +499,7 @@ async def test_an_engine_that_sees_another_file_system_is_told_of(
         ({"host": "tcp://10.0.0.1:2375"}, "SANDPIPER_DOCKER_HOST"),
         ({"user": "0:0"}, "SANDPIPER_DOCKER_USER"),
         ({"user": "agent"}, "SANDPIPER_DOCKER_USER"),
-        ({"loopback": ("127.0.0.1:80",)}, "SANDPIPER_EGRESS_LOOPBACK"),
+        ({"loopback": ("10.0.0.1:80",)}, "SANDPIPER_EGRESS_LOOPBACK"),
         ({"mode": "list"}, "SANDPIPER_EGRESS_ALLOW is empty"),
         ({"allow": ("no-port",)}, "SANDPIPER_EGRESS_ALLOW"),
     ],

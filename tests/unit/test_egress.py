@@ -519,6 +519,57 @@ def test_a_named_service_has_the_same_address_inside(box: Box, service: int) -> 
     assert done.stdout.decode().strip() == f"GET /v1 host=127.0.0.1:{service}", done.stderr.decode()
 
 
+SHARING = """
+forward() {{ {forward} --socket {socket} --port 0 --shared-loopback {service} -- "$@"; }}
+SECRET=hidden forward true
+forward {python} -c '{hold}' &
+until test -e held; do sleep 0.01; done
+forward {python} -c '{fetch}' http://127.0.0.1:{service}/second
+touch go
+wait $!
+forward {python} -c '{fetch}' http://127.0.0.1:{service}/third
+stays=$(grep -lzx "[-]-stay" /proc/[0-9]*/cmdline)
+echo "$stays" | wc -l
+wc -c <"$(dirname "$stays")/environ"
+"""
+HOLD = """
+import http.client, os, pathlib, time
+link = http.client.HTTPConnection("127.0.0.1", {service})
+link.connect()
+pathlib.Path("held").touch()
+while not os.path.exists("go"): time.sleep(0.01)
+link.request("GET", "/first")
+print(link.getresponse().read().decode())
+"""
+
+
+@needs_namespaces
+def test_programs_that_share_a_loopback_share_the_way_to_a_service(
+    box: Box, service: int, tmp_path: Path
+) -> None:
+    """It stays when the program that was the first to need it ends, and has nothing of that one's."""
+    box.start(loopback=[f"127.0.0.1:{service}"])
+    script = SHARING.format(
+        forward=" ".join([*PYTHON, str(INSIDE / "forward.py")]),
+        socket=box.socket,
+        service=service,
+        python=sys.executable,
+        hold=HOLD.format(service=service).replace("'", '"'),
+        fetch=FETCH,
+    )
+    alone = [*UNSHARE, "--pid", "--fork", "--mount-proc", "--kill-child"]
+    done = subprocess.run(
+        [*alone, "sh", "-euc", script], capture_output=True, check=False, cwd=tmp_path, timeout=60
+    )
+    assert done.stdout.decode().split("\n")[:-1] == [
+        f"GET /second host=127.0.0.1:{service}",
+        f"GET /first host=127.0.0.1:{service}",
+        f"GET /third host=127.0.0.1:{service}",
+        "1",
+        "0",
+    ], done.stderr.decode()
+
+
 @needs_namespaces
 def test_clients_find_the_proxy_in_their_environment(box: Box) -> None:
     box.start()

@@ -101,7 +101,7 @@ class DockerSettings(Section):
     engine's name of another one than its default, as runsc. user: uid:gid of all that runs in them."""
 
     host: str = "unix:///var/run/docker.sock"
-    image: str = "node:22-bookworm"
+    image: str = "node:24-bookworm"
     runtime: str = ""
     user: str = "1000:1000"
 

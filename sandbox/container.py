@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bot.errors import SettingsError
+from bot.errors import ProviderUnavailable, SettingsError
 from bot.models import SandboxState
-from sandbox.cgroups import Limits
+from sandbox.cgroups import SETTINGS, Limits
 
 API = (1, 41)  # Engine 20.10: private control group namespaces
 MADE_OF = "sandpiper.made-of"  # of a container: what it was made of
@@ -39,7 +39,7 @@ class Engine:
     limits: of each container."""
 
     host: str = "unix:///var/run/docker.sock"
-    image: str = "node:22-bookworm"
+    image: str = "node:24-bookworm"
     runtime: str = ""
     user: str = "1000:1000"
     limits: Limits = field(default_factory=Limits)
@@ -64,6 +64,29 @@ def checked(engine: Engine) -> Engine:
             "Write numbers, as in 1000:1000; not root's.",
         )
     return engine
+
+
+def fit(engine: Engine, version: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Raises ProviderUnavailable for what the engine there cannot do. version, about: what it answers to
+    `GET /version` and `GET /info`."""
+    has = tuple(map(int, version["ApiVersion"].split(".")))
+    if has < API or about["OSType"] != "linux":
+        raise ProviderUnavailable(
+            f"The Docker engine {version.get('Version')} ({about['OSType']}) is not fit for sandboxes.",
+            "It has to be one for Linux, 20.10 or newer.",
+        )
+    if engine.runtime and engine.runtime not in about["Runtimes"]:
+        raise ProviderUnavailable(
+            f"The Docker engine has no runtime '{engine.runtime}'.",
+            f"SANDPIPER_DOCKER_RUNTIME is one of: {', '.join(about['Runtimes'])}.",
+        )
+    can = {"memory": "MemoryLimit", "pids": "PidsLimit", "cpu": "CpuCfsQuota"}
+    for name in engine.limits.controllers:
+        if not about.get(can[name]):
+            raise ProviderUnavailable(
+                f"The Docker engine's machine cannot keep {SETTINGS[name]}.",
+                "Have its kernel's control groups switched on, or leave that setting empty.",
+            )
 
 
 def container(

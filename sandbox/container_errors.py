@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from bot.errors import ProviderAway, ProviderUnavailable, SandboxError, SandboxFull, SandboxUnreachable
+from sandbox.registry_login import Login, mend
+
+# What registries and engines say where a login is missing or wrong; many say it of what is not there, too.
+NO_ENTRY = r"denied|unauthorized|authentication required|no basic auth|incorrect username|\b40[13]\b"
 
 
-def in_our_words(error: Any, host: str, image: str) -> SandboxError:
-    """error: the SDK's; its status 900 stands for a connection that was not made."""
+def in_our_words(error: Any, host: str, image: str, login: Login | None = None) -> SandboxError:
+    """error: the SDK's; its status 900 stands for a connection that was not made. image, login: what was
+    pulled, and with what."""
     why = str(error.message).strip().rstrip(".")
     cause = getattr(error.__context__, "os_error", None)
     if isinstance(cause, PermissionError):
@@ -25,9 +31,12 @@ def in_our_words(error: Any, host: str, image: str) -> SandboxError:
     if "no space left" in why.lower():
         return SandboxFull(f"The Docker engine's disk is full: {why}.", "See `docker system df`.")
     if image:
+        refused = login and re.search(NO_ENTRY, why, re.IGNORECASE)
         return SandboxError(
             f"Docker could not pull the image {image}: {why}.",
-            "Check SANDPIPER_DOCKER_IMAGE, or `docker pull` or build it on the engine's machine.",
+            mend(login)
+            if login and refused
+            else "Check SANDPIPER_DOCKER_IMAGE, or `docker pull` or build it on the engine's machine.",
         )
     if error.status == 503:
         return ProviderAway(f"The Docker engine has no time just now: {why}.")

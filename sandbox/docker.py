@@ -36,9 +36,8 @@ from bot.errors import (
 )
 from bot.models import DeniedHost, Launch, SandboxState
 from sandbox.box import Address, Said
-from sandbox.cgroups import SETTINGS, Limits
+from sandbox.cgroups import Limits
 from sandbox.container import (
-    API,
     DOOR,
     MADE_OF,
     OUT,
@@ -47,6 +46,7 @@ from sandbox.container import (
     checked,
     container,
     etc_files,
+    fit,
     home_archive,
     state_of,
 )
@@ -55,6 +55,7 @@ from sandbox.container_exec import UPLOAD, listen, pieces, that_says_its_end
 from sandbox.egress_modes import EgressMode, hosts_of, loopback_of
 from sandbox.local_egress import Egress
 from sandbox.machine import host_of
+from sandbox.registry_login import Login, login_of
 from sandbox.remote import RemoteSandbox
 from sandbox.remote_supervisor import DOOR_PORT, persistently
 from sandbox.unix_door import UnixDoors
@@ -328,24 +329,7 @@ class DockerProvider:
                 version, about = await self.client.version(), await self.client.system.info()
         except (ProviderAway, SandboxUnreachable) as error:
             raise ProviderUnavailable(error.what, error.mend) from error
-        has = tuple(map(int, version["ApiVersion"].split(".")))
-        if has < API or about["OSType"] != "linux":
-            raise ProviderUnavailable(
-                f"The Docker engine {version.get('Version')} ({about['OSType']}) is not fit for sandboxes.",
-                "It has to be one for Linux, 20.10 or newer.",
-            )
-        if self.engine.runtime and self.engine.runtime not in about["Runtimes"]:
-            raise ProviderUnavailable(
-                f"The Docker engine has no runtime '{self.engine.runtime}'.",
-                f"SANDPIPER_DOCKER_RUNTIME is one of: {', '.join(about['Runtimes'])}.",
-            )
-        can = {"memory": "MemoryLimit", "pids": "PidsLimit", "cpu": "CpuCfsQuota"}
-        for name in self.engine.limits.controllers:
-            if not about.get(can[name]):
-                raise ProviderUnavailable(
-                    f"The Docker engine's machine cannot keep {SETTINGS[name]}.",
-                    "Have its kernel's control groups switched on, or leave that setting empty.",
-                )
+        fit(self.engine, version, about)
         if not await self._is_known(about["ID"]):
             raise ProviderUnavailable(
                 f"{self.engine.host} is another Docker engine than the one that has the sandboxes.",
@@ -418,8 +402,13 @@ class DockerProvider:
                     break
                 log.info("Docker pulls the image %s", name)
                 with told(self.engine.host, image=name):
+                    async with asyncio.timeout(LOOK_WITHIN):
+                        login = await asyncio.to_thread(login_of, name)
+                # With a login, the SDK wants to be told the registry.
+                full = name if "/" in name or not login.auth else f"docker.io/library/{name}"
+                with told(self.engine.host, image=name, login=login):
                     async with asyncio.timeout(PULL_WITHIN):
-                        await self.client.images.pull(name)
+                        await self.client.images.pull(full, auth=login.auth)
         raise SandboxError(f"Docker has pulled {name}, but does not have it.")
 
     def egress_of(self, id: str) -> Egress:
@@ -442,16 +431,16 @@ class DockerProvider:
 
 
 @contextlib.contextmanager
-def told(host: str, *passes: int, image: str = "") -> Iterator[None]:
-    """The SDK's errors in our words. passes: answers of the engine that are as good as done. image: the one
-    that is being pulled."""
+def told(host: str, *passes: int, image: str = "", login: Login | None = None) -> Iterator[None]:
+    """The SDK's errors in our words. passes: answers of the engine that are as good as done. image, login:
+    what is being pulled, and with what."""
     from aiodocker import DockerError
 
     try:
         yield
     except DockerError as error:
         if error.status not in passes:
-            raise in_our_words(error, host, image) from error
+            raise in_our_words(error, host, image, login) from error
     except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
         what = str(error) or type(error).__name__
         if image:

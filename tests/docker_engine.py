@@ -7,6 +7,7 @@ id that were asked for, and programs are started in it by nsenter.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import io
 import json
@@ -86,6 +87,7 @@ class Request:
     method: str
     path: str
     query: dict[str, str]
+    headers: dict[str, str]
     body: bytes
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -101,7 +103,8 @@ Handler = Callable[..., Awaitable[Answer | None]]
 class DockerEngine:
     """faults: (a pattern of "METHOD /path", what happens then), for the next request that fits: a status;
     "drop", the connection is closed before anything is done; "lose", after it is done; a negative number, the
-    stream of an exec breaks off after so many bytes. registry: what can be pulled, or how its pull fails."""
+    stream of an exec breaks off after so many bytes. registry: what can be pulled, or how its pull fails.
+    closed: of these images, the user and password without which they cannot."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -112,6 +115,7 @@ class DockerEngine:
         self.info: dict[str, Any] = {"MemoryLimit": True, "PidsLimit": True, "CpuCfsQuota": True}
         self.images: dict[str, str] = {IMAGE: "sha256:" + "1" * 64}
         self.registry: dict[str, str] = {}
+        self.closed: dict[str, tuple[str, str]] = {}
         self.volumes: dict[str, dict[str, Any]] = {}
         self.containers: dict[str, Container] = {}
         self.executions: dict[str, Execution] = {}
@@ -182,7 +186,7 @@ class DockerEngine:
                 parts = urlsplit(target)
                 path = re.sub(r"^/v\d\.\d+", "", unquote(parts.path))
                 query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-                if not await self._one(Request(method, path, query, body, reader, writer)):
+                if not await self._one(Request(method, path, query, headers, body, reader, writer)):
                     return
 
     async def _one(self, request: Request) -> bool:
@@ -241,13 +245,16 @@ class DockerEngine:
         name = request.query["fromImage"]
         if request.query.get("tag"):
             name += f":{request.query['tag']}"
-        if name not in self.registry:
+        told = json.loads(base64.urlsafe_b64decode(request.headers.get("x-registry-auth", "e30=")))
+        has = {name.lower(): value for name, value in told.items()}  # as Go reads it
+        may = (has.get("username"), has.get("password")) == self.closed.get(name, (None, None))
+        if name not in self.registry or (name in self.closed and not may):
             raise Refused(
                 404, f"pull access denied for {name}, repository does not exist or may require login"
             )
         if not self.registry[name].startswith("sha256:"):  # it breaks off while it is pulled
             return 200, {"error": self.registry[name], "errorDetail": {"message": self.registry[name]}}
-        self.images[name] = self.registry[name]
+        self.images[name.removeprefix("docker.io/library/")] = self.registry[name]
         return 200, {"status": f"Downloaded newer image for {name}"}
 
     def _data(self, volume: str) -> Path:

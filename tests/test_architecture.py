@@ -44,6 +44,7 @@ PLACES: Mapping[str, str | tuple[str, ...]] = {
     "daytona": "sandbox/daytona",
     "e2b": "sandbox/e2b.py",
     "aiodocker": "sandbox/docker.py",
+    "docker": "sandbox/registry_login.py",
 }
 
 # Half of another library, which pins it exactly.

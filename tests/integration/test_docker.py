@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -447,6 +448,91 @@ async def test_an_image_that_is_missing_is_pulled(engine: DockerEngine, director
     sandbox = await provider.create(LABELS)
     assert engine.created[0]["Image"] == "sha256:" + "2" * 64
     await sandbox.delete()
+    await provider.close()
+
+
+PRIVATE = "registry.example:5000/acme/box:2"
+HELPER = """#!/bin/sh
+test "$1 $(cat)" = "get registry.example:5000" &&
+echo '{"ServerURL": "x", "Username": "ana", "Secret": "pa:ss"}'
+"""
+
+
+def written_login(password: str) -> dict[str, Any]:
+    return {
+        "auths": {"registry.example:5000": {"auth": base64.b64encode(f"ana:{password}".encode()).decode()}}
+    }
+
+
+@pytest.fixture
+def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the bot's user has its logins; and a credential helper, on PATH."""
+    pytest.importorskip("docker", reason="the extra `docker` is not installed")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, text in (("test", HELPER), ("shut", "#!/bin/sh\necho it is locked; exit 1")):
+        (programs / f"docker-credential-{name}").write_text(text)
+        (programs / f"docker-credential-{name}").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
+    (tmp_path / "config").mkdir()
+    return tmp_path / "config" / "config.json"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [written_login("pa:ss"), {"credsStore": "test"}, {"credHelpers": {"registry.example:5000": "test"}}],
+)
+async def test_a_private_image_is_pulled_with_the_bots_login_and_no_container_has_it(
+    engine: DockerEngine, directory: Path, docker_config: Path, config: dict[str, Any]
+) -> None:
+    docker_config.write_text(json.dumps(config))
+    engine.registry[PRIVATE] = "sha256:" + "2" * 64
+    engine.closed[PRIVATE] = ("ana", "pa:ss")
+    provider = DockerProvider(directory, Engine(engine.url, PRIVATE), allow=())
+    sandbox = await provider.create(LABELS)
+    assert engine.created[0]["Image"] == "sha256:" + "2" * 64
+    assert "pa:ss" not in json.dumps(engine.created)
+    assert "pa:ss" not in await sh(sandbox, "env; cat /proc/[0-9]*/environ 2>/dev/null; true")
+    await sandbox.delete()
+    await provider.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("", r"If it is private: `docker login registry.example:5000`.*SANDPIPER_DOCKER_IMAGE"),
+        (written_login("wrong"), r"The bot's login at registry.example:5000 does not open it"),
+        ({"auths": {"registry.example:5000": {"auth": "no base64"}}}, "not as `docker login` writes it"),
+        ({"credHelpers": {"registry.example:5000": "nowhere"}}, "could not be read .*nowhere not installed"),
+        ({"credsStore": "shut"}, r"could not be read \(.*docker-credential-shut exited with .*locked"),
+        ([], "not as `docker login` writes it"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:docker-credential-nowhere not installed")
+async def test_a_login_that_is_missing_or_wrong_is_told_with_its_mend(
+    engine: DockerEngine, directory: Path, docker_config: Path, config: Any, words: str
+) -> None:
+    if config != "":
+        docker_config.write_text(json.dumps(config))
+    engine.registry[PRIVATE] = "sha256:" + "2" * 64
+    engine.closed[PRIVATE] = ("ana", "pa:ss")
+    provider = DockerProvider(directory, Engine(engine.url, PRIVATE), allow=())
+    with pytest.raises(SandboxError, match=f"pull access denied.*{words}") as refused:
+        await provider.image()
+    assert "wrong" not in str(refused.value)
+    await provider.close()
+
+
+async def test_a_login_at_docker_hub_is_good_for_its_own_images_too(
+    engine: DockerEngine, directory: Path, docker_config: Path
+) -> None:
+    entry = {"auth": base64.b64encode(b"ana:pa:ss").decode()}
+    docker_config.write_text(json.dumps({"auths": {"https://index.docker.io/v1/": entry}}))
+    engine.registry["docker.io/library/box:3"] = engine.registry["box:3"] = "sha256:" + "3" * 64
+    engine.closed["docker.io/library/box:3"] = ("ana", "pa:ss")
+    provider = DockerProvider(directory, Engine(engine.url, "box:3"), allow=())
+    assert await provider.image() == "sha256:" + "3" * 64
     await provider.close()
 
 

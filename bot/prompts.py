@@ -175,7 +175,12 @@ def defused(text: str) -> str:
 
 def _spoken(name: str, words: str) -> str:
     """Who said what. Further lines are indented, so that none of them looks like somebody else's."""
-    return f"{_called(name)}: " + words.strip().replace("\n", "\n  ")
+    return f"{_called(name)}: {_indented(words)}"
+
+
+def _indented(words: str) -> str:
+    """By every sign that somebody may take for the end of a line."""
+    return "\n  ".join(words.strip().splitlines())
 
 
 def _called(name: str) -> str:
@@ -193,7 +198,7 @@ def _history(past: Sequence[Past]) -> str:
     for turn in past:
         asked = "\n".join(_spoken(one.author, clip(defused(one.text), ASKED_BYTES)) for one in turn.asked)
         answer = clip(defused(turn.text).strip(), ANSWER_BYTES)
-        text = f"{asked}\nThe agent ({turn.outcome.value}): " + answer.replace("\n", "\n  ")
+        text = f"{asked}\nThe agent ({turn.outcome.value}): {_indented(answer)}"
         room -= len(text)
         if room < 0 and told:
             told.append("(earlier turns are left out)")

@@ -135,9 +135,9 @@ def test_a_sub_agent_asks_like_its_agent_and_strangers_are_not_heard() -> None:
     assert talk.hears(asks(session=CHILD)).events != ()
 
 
-def questions(*texts: str) -> Frame:
+def questions(*texts: str, id: str = "que_1") -> Frame:
     options = [{"label": "Red"}, {"label": "Blue"}]
-    return event("question.asked", id="que_1", questions=[{"question": t, "options": options} for t in texts])
+    return event("question.asked", id=id, questions=[{"question": t, "options": options} for t in texts])
 
 
 def test_a_question_waits_for_its_answer() -> None:
@@ -147,6 +147,15 @@ def test_a_question_waits_for_its_answer() -> None:
     talk.answer("que_1", "Blue")
     assert talk.last("question")["path"] == "/question/que_1/reply"
     assert talk.last("question")["body"] == {"answers": [["Blue"]]}
+
+
+def test_a_question_is_answered_at_its_own_path_whatever_its_id() -> None:
+    talk = running(task())
+    (first, second) = talk.hears(questions("Which?", "When?", id="../session?a=1")).events
+    assert isinstance(first, Question) and isinstance(second, Question)
+    talk.answer(first.id, "Blue")
+    talk.answer(second.id, "Now")
+    assert talk.last("question")["path"] == "/question/..%2Fsession%3Fa%3D1/reply"
 
 
 def test_several_questions_are_answered_together() -> None:

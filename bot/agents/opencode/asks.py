@@ -79,7 +79,7 @@ def question_asked(asked: Frame, turn: Turn) -> None:
 
 
 def answered(answer: Answered, turn: Turn) -> None:
-    id, _, index = answer.id.partition("/")
+    id, _, index = (answer.id, "", "") if answer.id in turn.state.questions else answer.id.rpartition("/")
     answers = turn.state.questions.get(id)
     at = int(index) if index.isdecimal() and index.isascii() else 0
     if answers is None or at >= len(answers):
@@ -101,4 +101,4 @@ def _of(asked: Frame, turn: Turn) -> None:
 def _answer(turn: Turn, id: str, answers: list[str]) -> None:
     turn.state.askers.pop(id, None)
     body = {"answers": [[text] for text in answers]}
-    turn.request("question", "POST", f"/question/{id}/reply", body)
+    turn.request("question", "POST", f"/question/{quote(id, safe='')}/reply", body)

@@ -13,7 +13,7 @@ from bot.attachments import Attachments
 from bot.conversation import Conversation, prompt_key
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.endings import Endings
-from bot.errors import InputsChanged, LeaseLost, ProcessGone, SandpiperError, StoreUnavailable
+from bot.errors import InputsChanged, LeaseLost, ProcessGone, StoreUnavailable
 from bot.events import Cause
 from bot.failures import AgentDied, AgentFailed
 from bot.models import Fate, Input, Launch, Memory, Past, Record, Remark, TurnState
@@ -137,7 +137,7 @@ class Attempts:
             raise
         except (LeaseLost, StoreUnavailable):  # the agent works on, and the next driver finds it
             raise
-        except SandpiperError:
+        except Exception:  # also a mistake of ours ends the turn
             await self._sharing.end(driver, box.sandbox)
             raise
         await self._sharing.end(driver, box.sandbox)

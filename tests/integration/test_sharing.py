@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import pytest
 
+from bot.agents.codec import Happening, Lines, State, Step
 from bot.agents.side_tools import SideTools
-from bot.models import Saying, SayingKind, Session
+from bot.models import Outcome, Saying, SayingKind, Session
 from bot.ports import Store
 from bot.sharing import MOST_WAITING
 from sandbox.local_ports import LocalPorts
@@ -94,6 +95,30 @@ async def test_a_port_that_is_offered_with_the_last_word_is_closed_too(tmp_path:
     async with with_side_tools(tmp_path, ends) as t:
         await t.say("go")
         await t.final()
+        [box] = t.provider.boxes.values()
+        assert not box.exposed
+
+
+class Fails(LineCodec):
+    """A codec with a mistake in it."""
+
+    def on(self, state: State, happening: Happening) -> Step:
+        if isinstance(happening, Lines) and any(b"fail now" in line for line in happening.lines):
+            raise RuntimeError("a mistake")
+        return super().on(state, happening)
+
+
+async def test_a_port_is_closed_when_a_turn_fails_by_a_mistake_of_ours(tmp_path: Path) -> None:
+    async def serves(agent: ScriptedProcess) -> None:
+        await agent.take()
+        offers(agent, "share_port")
+        await agent.heard()
+        agent.say(text="fail now")
+        await asyncio.Event().wait()
+
+    async with town(tmp_path, [serves], agents={"lines": SideTools(Fails())}) as t:
+        await t.say("go")
+        assert (await t.final()).outcome is Outcome.FAILED
         [box] = t.provider.boxes.values()
         assert not box.exposed
 

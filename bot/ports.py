@@ -182,12 +182,20 @@ class Forge(Protocol):
         ...
 
     async def pull_request(
-        self, repository: Repository, work: Work, title: str, body: str, marker: str, update: str = ""
+        self,
+        repository: Repository,
+        work: Work,
+        title: str,
+        body: str,
+        marker: str,
+        update: str = "",
+        issue: str = "",
     ) -> PullRequest:
         """Open a pull request from work.branch to work.base, or find the one that is open for it.
 
         `marker` is hidden in the body; a pull request that carries it is ours, and what people made of
-        its words stays: `update` is put below them, once for each work.head. Raises ForgeError.
+        its words stays: `update` is put below them, once for each work.head. issue: the number of the only
+        one that its words may close when it is merged, "": none. Raises ForgeError.
         """
         ...
 

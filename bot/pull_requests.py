@@ -55,12 +55,13 @@ class PullRequests:
         title = _title(session, outgoing)
         credit = _credits(threads, people)
         goes_with = [f"Goes with {' and '.join(beside)}"] if beside else []
-        body = _body(summary, _issue(session, repository), credit, *goes_with)
+        issue = _issue(session, repository)
+        body = _body(summary, issue, credit, *goes_with)
         update = _body(summary, "", credit)
         marker = f"sandpiper:session={session.id}"
         return await patiently(
             self._clock,
-            lambda: self._forge.pull_request(repository, outgoing.work, title, body, marker, update),
+            lambda: self._forge.pull_request(repository, outgoing.work, title, body, marker, update, issue),
         )
 
 

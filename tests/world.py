@@ -325,7 +325,14 @@ class DirectoryForge:
         return await shell('git rev-parse -q --verify "refs/heads/$1" || true', branch, cwd=where)
 
     async def pull_request(
-        self, repository: Repository, work: Work, title: str, body: str, marker: str, update: str = ""
+        self,
+        repository: Repository,
+        work: Work,
+        title: str,
+        body: str,
+        marker: str,
+        update: str = "",
+        issue: str = "",
     ) -> PullRequest:
         key = work.branch if repository.id == 1 else f"{repository.full_name}:{work.branch}"
         known = self.pull_requests.get(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -26,11 +27,12 @@ from handlers.github.auth import (
     Permissions,
     Scope,
 )
+from handlers.github.closing_words import closing_only
 from handlers.github.failures import CallFailed, NoToken
 from handlers.github.mirrors import Mirrors, TokenRefused
 from handlers.github.quarantine import Quarantine
 from handlers.github.repositories import Repositories
-from handlers.github.text import LIMIT, one_line, tame_within
+from handlers.github.text import LIMIT, clip, one_line, tame_within
 
 T = TypeVar("T")
 
@@ -122,14 +124,22 @@ class GitHubForge:
         )
 
     async def pull_request(
-        self, repository: Repository, work: Work, title: str, body: str, marker: str, update: str = ""
+        self,
+        repository: Repository,
+        work: Work,
+        title: str,
+        body: str,
+        marker: str,
+        update: str = "",
+        issue: str = "",
     ) -> PullRequest:
         repository = await self._repositories.current(repository)
         scope = Scope(repository.installation, repository.id, WRITE_PULLS)
         hidden, told = f"<!-- {marker} -->", f"<!-- sandpiper:head={work.head} -->"
-        title = one_line(redact(title), TITLE_LIMIT) or work.branch
+        closing = partial(closing_only, repository=repository.full_name, issue=issue)
+        title = clip(closing(one_line(redact(title), TITLE_LIMIT)), TITLE_LIMIT) or work.branch
         below = f"\n\n{hidden}\n{told}"
-        body = _safe(redact(body), LIMIT - len(below)) + below
+        body = _safe(redact(body), LIMIT - len(below), closing) + below
         number = await self._app.read(scope, lambda github: _opened(github, repository, work))
         if number is None:
             try:
@@ -148,7 +158,7 @@ class GitHubForge:
             scope, lambda github: github.get_repo(repository.id).get_pull(number).complete()
         )
         written = pull.body or ""
-        grown = _grown(written, redact(update), told)
+        grown = _grown(written, redact(update), told, closing)
         if update and hidden in written and told not in written and grown != written:
             pull = await self._app.write(scope, lambda github: _edit(github, repository, number, grown))
         return _told(pull, repository, created=False)
@@ -231,19 +241,19 @@ def _told(pull: GitHubPull, repository: Repository, *, created: bool) -> PullReq
     )
 
 
-def _safe(body: str, limit: int) -> str:
+def _safe(body: str, limit: int, closing: Callable[[str], str]) -> str:
     """The agent's words disarmed; the last paragraph is the bot's own and may mention who asked."""
     words, _, own = body.rpartition("\n\n")
     if not words or len(own) > 2_000:
-        return tame_within(body, limit)
-    return f"{tame_within(words, limit - len(own) - 2)}\n\n{own}".strip()
+        return tame_within(body, limit, closing)
+    return f"{tame_within(words, limit - len(own) - 2, closing)}\n\n{own}".strip()
 
 
-def _grown(written: str, update: str, told: str) -> str:
+def _grown(written: str, update: str, told: str, closing: Callable[[str], str]) -> str:
     """A description with what is new below it, as far as there is room."""
     above, below = f"{written}\n\n---\n\n**Since then:**\n\n", f"\n\n{told}"
     room = LIMIT - len(above) - len(below)
-    return above + _safe(update, room) + below if room > UPDATE_ROOM else written
+    return above + _safe(update, room, closing) + below if room > UPDATE_ROOM else written
 
 
 def _mended(failed: CallFailed, work: Work) -> ForgeError:

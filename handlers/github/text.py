@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from bot.redact import redact
 
@@ -105,12 +106,12 @@ def tame(markdown: str) -> str:
     return "\n".join(lines)
 
 
-def tame_within(markdown: str, limit: int) -> str:
-    """`tame` of as much of the markdown as leaves at most `limit` characters."""
+def tame_within(markdown: str, limit: int, further: Callable[[str], str] = str) -> str:
+    """`tame` of as much of the markdown as leaves at most `limit` characters. further: done to that, too."""
     # Before the cut, which could leave half a secret, and without characters that could split one.
     markdown = redact(_UNSEEN.sub("", markdown))
     room = limit
-    while len(tamed := tame(clip(markdown, room))) > limit and room > 0:
+    while len(tamed := further(tame(clip(markdown, room)))) > limit and room > 0:
         room -= max(1, len(tamed) - limit)
     return tamed
 

@@ -274,12 +274,27 @@ async def test_a_pull_request_calls_nobody_but_who_asked(stage: Stage, tmp_path:
     body = (
         "Look @mallory <img src=x> ghs_" + "a1" * 20 + "\n\nFixes #7\n\nAsked for by @ada through Sandpiper."
     )
-    pull = await stage.forge.pull_request(repository, await workshop.work(BRANCH), "Fix", body, "m")
+    pull = await stage.forge.pull_request(
+        repository, await workshop.work(BRANCH), "Fix", body, "m", issue="7"
+    )
     shown = stage.github.issue(WEB, pull.number).body or ""
     assert "@mallory" not in shown
     assert "<img" not in shown
     assert "ghs_" not in shown
     assert "\n\nFixes #7\n\nAsked for by @ada through Sandpiper.\n\n<!-- m -->" in shown
+
+
+async def test_a_merge_closes_the_issue_that_it_is_about_and_no_other(stage: Stage, tmp_path: Path) -> None:
+    own, other, third = (stage.github.open_issue(WEB, "ada", title) for title in ("own", "other", "third"))
+    repository, workshop = await at_work(stage, tmp_path)
+    await publish(stage, repository, workshop)
+    work = await workshop.work(BRANCH)
+    body = f"Closes: #{other}\n\nFixes #{own}\n\nAsked for by @ada through Sandpiper."
+    title = f"Resolve #{third}"
+    pull = await stage.forge.pull_request(repository, work, title, body, "m", issue=str(own))
+    await stage.github.merge(WEB, pull.number, by="ada")
+    states = [stage.github.issue(WEB, number).state for number in (own, other, third)]
+    assert states == ["closed", "open", "open"]
 
 
 async def test_a_body_of_any_length_is_taken(stage: Stage, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 from bot.errors import ProviderUnavailable, SandboxError
 from sandbox.daytona import told
 from sandbox.daytona_account import Account
+from sandbox.daytona_limits import Limit, limits_of
 
 WITHIN = 3600.0  # seconds for a build
 LIMITS = "Ask for less with --cpu, --memory or --disk. Your limits: app.daytona.io/dashboard/limits."
+UNITS = {"cpu": "", "memory": " GiB", "disk": " GiB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class Size:
 
 async def build(account: Account, text: str, name: str, size: Size, say: Callable[[str], None]) -> None:
     """Have Daytona build the Dockerfile `text` and keep it as `name`; what it says on the way goes to `say`.
-    One that is there already is kept. Raises SandboxError, ProviderUnavailable."""
+    One that is there already is kept, and one that is larger than the account allows is not begun. Raises
+    SandboxError, ProviderUnavailable."""
     try:
         from daytona import AsyncDaytona, DaytonaConfig
     except ImportError as error:
@@ -37,7 +40,20 @@ async def build(account: Account, text: str, name: str, size: Size, say: Callabl
     config = DaytonaConfig(api_key=account.api_key, api_url=account.api_url, target=account.target or None)
     async with AsyncDaytona(config) as client:
         if not await _is_there(client, name, say):
+            within(size, await limits_of(account))
             await _create(client, text, name, size, say)
+
+
+def within(size: Size, limits: Sequence[Limit]) -> None:
+    """Raises SandboxError, which names what is too large, its limit, and the word to change."""
+    over = [one for one in limits if getattr(size, one.name) > one.most]
+    if over:
+        each = "; ".join(
+            f"--{one.name} {getattr(size, one.name)} is more than the {one.most:g}{UNITS[one.name]} that a"
+            f" sandbox may have {one.where}"
+            for one in over
+        )
+        raise SandboxError(f"Daytona's plan does not allow that size: {each}.", LIMITS)
 
 
 async def _is_there(client: Any, name: str, say: Callable[[str], None]) -> bool:

@@ -20,13 +20,16 @@ LOGS = ["#1 FROM node", "#2 RUN apt-get", "#3 done"]
 
 
 class Snapshots:
-    """`ends`: the state in which a build ends. `most`: GiB of disk that the plan allows."""
+    """ends: the state in which a build ends. most: GiB of disk that the plan allows. told: whether the key
+    may read the organisation; a status, if not. region: its limits in the region `us`, where it has own."""
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
         self.asked: list[Any] = []
         self.ends = "active"
         self.most = 10
+        self.told = 200
+        self.region: dict[str, float] = {}
         self.url = ""
 
     async def start(self) -> None:
@@ -37,6 +40,9 @@ class Snapshots:
         route("POST", "/api/snapshots", self._create)
         route("GET", "/api/snapshots/{id}/build-logs-url", self._logs_url)
         route("GET", "/logs/{id}", self._logs)
+        route("GET", "/api/api-keys/current", self._key)
+        route("GET", "/api/organizations/org-1", self._organization)
+        route("GET", "/api/organizations/org-1/usage", self._usage)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -94,6 +100,50 @@ class Snapshots:
         reason = "RUN apt-get exited with 100" if self.ends == "build_failed" else None
         self.add(found.name, self.ends, reason).id = found.id
         return stream
+
+    async def _key(self, request: web.Request) -> web.Response:
+        now = datetime.now(UTC)
+        key = models.ApiKeyList(
+            name="bot", value="dtn_***", created_at=now, permissions=["write:snapshots"], last_used_at=now,
+            expires_at=None, user_id="u-1", organization_id="org-1",
+        )  # fmt: skip
+        return web.json_response(text=key.to_json())
+
+    async def _organization(self, request: web.Request) -> web.Response:
+        if self.told != 200:
+            return _refused(self.told, "no")
+        now = datetime.now(UTC)
+        about = models.Organization(
+            id="org-1", name="Acme", created_by="u-1", personal=False, created_at=now, updated_at=now,
+            suspended=False, suspended_at=now, suspension_reason="", suspended_until=now,
+            suspension_cleanup_grace_period_hours=0, max_cpu_per_sandbox=4, max_memory_per_sandbox=8,
+            max_disk_per_sandbox=self.most, secret_quota=10, max_secrets_per_sandbox=10,
+            snapshot_deactivation_timeout_minutes=0, default_queue_timeout=None,
+            sandbox_limited_network_egress=False, preview_warning_enabled=False, sso_enabled=False,
+            scim_enabled=False, default_region_id="us", authenticated_rate_limit=None,
+            sandbox_create_rate_limit=None, sandbox_lifecycle_rate_limit=None, experimental_config={},
+            otel_config=None, authenticated_rate_limit_ttl_seconds=None,
+            sandbox_create_rate_limit_ttl_seconds=None, sandbox_lifecycle_rate_limit_ttl_seconds=None,
+        )  # fmt: skip
+        return web.json_response(text=about.to_json())
+
+    async def _usage(self, request: web.Request) -> web.Response:
+        names = [f"max_{what}_per_sandbox" for what in ("cpu", "memory", "disk", "disk_per_non_ephemeral")]
+        own = {name.replace("_per_non_ephemeral_per_", "_per_non_ephemeral_"): None for name in names}
+        own |= {f"max_{what}_per_gpu": None for what in ("cpu", "memory", "disk")}
+        totals = {
+            f"{which}_{what}_{kind}": 100
+            for which, kind in (("total", "quota"), ("current", "usage"))
+            for what in ("cpu", "memory", "disk", "gpu")
+        }
+        region = models.RegionUsageOverview(
+            region_id="us", sandbox_class="container", **totals, **own | self.region
+        )
+        usage = models.OrganizationUsageOverview(
+            region_usage=[region], total_snapshot_quota=10, current_snapshot_usage=0,
+            total_volume_quota=10, current_volume_usage=0,
+        )  # fmt: skip
+        return web.json_response(text=usage.to_json())
 
     def _found(self, request: web.Request) -> Any:
         asked = request.match_info["id"]
@@ -168,11 +218,49 @@ async def test_a_build_that_fails_says_why_and_can_be_tried_again(daytona: Snaps
     assert (code, err) == (0, "") and "made again" in out
 
 
-async def test_what_the_plan_does_not_allow_says_which_word_to_change(
+async def test_what_the_plan_does_not_allow_is_said_before_anything_is_built(
     daytona: Snapshots, tmp_path: Path
 ) -> None:
+    words = ("snapshot", "build", "--cpu", "8", "--disk", "50")
+    code, out, err = await sandpiper(daytona, *words, cwd=tmp_path)
+    assert code == 2 and not daytona.asked and not out
+    assert "--cpu 8 is more than the 4 that a sandbox may have of Acme" in err
+    assert "--disk 50 is more than the 10 GiB" in err and "--memory 4" not in err
+    assert "app.daytona.io/dashboard/limits" in err
+
+
+@pytest.mark.parametrize(
+    ("region", "words", "said"),
+    [
+        ({"max_disk_per_sandbox": 60}, ("--disk", "50"), ""),
+        ({"max_disk_per_sandbox": 5}, (), "--disk 10 is more than the 5 GiB .* in the region us"),
+        ({"max_memory_per_sandbox": 0.5}, ("--memory", "1"), "--memory 1 is more than the 0.5 GiB"),
+        (
+            {"max_disk_per_non_ephemeral_sandbox": 8},
+            (),
+            "--disk 10 is more than the 8 GiB .* that are kept, in the region us",
+        ),
+    ],
+)
+async def test_a_regions_own_limits_hold_instead_of_the_organisations(
+    daytona: Snapshots, tmp_path: Path, region: dict[str, float], words: tuple[str, ...], said: str
+) -> None:
+    daytona.region = region
+    daytona.most = int(region.get("max_disk_per_sandbox", daytona.most))
+    code, _, err = await sandpiper(daytona, "snapshot", "build", *words, cwd=tmp_path)
+    assert re.search(said, err) and code == (2 if said else 0)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+async def test_where_the_key_may_not_read_the_limits_daytonas_refusal_says_it(
+    daytona: Snapshots, tmp_path: Path, status: int
+) -> None:
+    daytona.told = status
     code, _, err = await sandpiper(daytona, "snapshot", "build", "--disk", "50", cwd=tmp_path)
     assert code == 2 and "50GB exceeds maximum allowed" in err and "--disk" in err
+    assert "SANDPIPER_DAYTONA_API_KEY" not in err
+    code, _, err = await sandpiper(daytona, "snapshot", "build", cwd=tmp_path)
+    assert (code, err) == (0, "")
 
 
 async def test_a_wrong_or_missing_key_names_the_setting(daytona: Snapshots, tmp_path: Path) -> None:

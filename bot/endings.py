@@ -79,10 +79,11 @@ class Endings:
         if not await self._store.begin_push(driver.turn.id, driver.fence):
             raise TurnStopped((await self._store.turn(driver.turn.id)).stop_by)
         await driver.phase("publish", "Opening the pull request")
-        opened: list[PullRequest] = []
+        published: list[tuple[Repository, PullRequest]] = []
         for one in leaving:
             try:
-                opened.append(await self._published(driver, sandbox, one, opened))
+                done = await self._published(driver, sandbox, one, published)
+                published.append((one.repository, done))
             except (LeaseLost, StoreUnavailable):
                 raise
             except SandpiperError as error:
@@ -94,11 +95,11 @@ class Endings:
             text = driver.timeline.text
             notes = (*_notes(driver), EARLIER) if still_ready else _notes(driver)
             final = Final(Outcome.PUBLISHED, text, notes=notes, branch=session.branch)
-        first, further = (opened[0], tuple(opened[1:])) if opened else (None, ())
-        return replace(final, pull_request=first, further=further)
+        opened = [pull_request for _, pull_request in published]
+        return replace(final, pull_request=opened[0] if opened else None, further=tuple(opened[1:]))
 
     async def _published(
-        self, driver: Driver, sandbox: Sandbox, one: Leaving, before: Sequence[PullRequest]
+        self, driver: Driver, sandbox: Sandbox, one: Leaving, before: Sequence[tuple[Repository, PullRequest]]
     ) -> PullRequest:
         pull_request = await driver.within(
             "publish", self._deadlines.publish, self._push(driver, sandbox, one, before), stoppable=False
@@ -130,7 +131,12 @@ class Endings:
                     leaving.append(Leaving(one, outgoing))
             return leaving, failed
         await self._store.close_intake(turn.id, driver.fence)
-        kept = [(one, one.ready) for one in session.each() if one.ready]
+        # What this turn has published before a crash is named with the rest: it is published again.
+        kept = [
+            (one, one.ready or one.published)
+            for one in session.each()
+            if one.ready or one.published_in == turn.id
+        ]
         kept = kept or [(one, one.published) for one in session.each() if one.published]
         if not kept:
             raise WorkspaceError(
@@ -201,7 +207,7 @@ class Endings:
         )
 
     async def _push(
-        self, driver: Driver, sandbox: Sandbox, one: Leaving, before: Sequence[PullRequest]
+        self, driver: Driver, sandbox: Sandbox, one: Leaving, before: Sequence[tuple[Repository, PullRequest]]
     ) -> PullRequest:
         now = await self._store.session(driver.session.id)  # its agent may have named the work since
         session = next(each for each in now.each() if _id_of(each) == one.repository.id)
@@ -214,9 +220,7 @@ class Endings:
         summary = (
             session.description or answer or "\n".join(f"- {subject}" for subject in outgoing.work.subjects)
         )
-        return await self._pull_requests.publish(
-            session, sandbox, outgoing, summary, threads, people, [each.url for each in before]
-        )
+        return await self._pull_requests.publish(session, sandbox, outgoing, summary, threads, people, before)
 
     async def _settle(self, driver: Driver, sandbox: Sandbox, session: Session) -> None:
         """The agent was asked once; what is still not committed, the bot commits under its own name, and

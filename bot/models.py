@@ -328,6 +328,7 @@ class Further:
     published: str = ""
     pull_request: int = 0
     pull_request_url: str = ""
+    published_in: int = 0
 
 
 # The directory of a session's first worktree has the same name for ever: agents know conversations by it.
@@ -346,12 +347,12 @@ class Stale:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """base: the branch that the work starts from and that the pull request goes to. base_sha: the
-    commit that the session's branch was made from. ready: a commit that is finished but not
-    published. published: the last commit that we pushed. pull_request: its number and URL. permissions: as
-    people chose; "": the installation's. named: what the agent calls the work. description: how it would have
-    what is not published yet described. further: other repositories than `repository`, to which all of this
-    belongs, as does the directory `tree`."""
+    """base: the branch that the work starts from and that the pull request goes to. base_sha: the commit that
+    the session's branch was made from. ready: a commit that is finished but not published. published: the
+    last commit that we pushed. published_in: the turn that did. pull_request: its number and URL.
+    permissions: as people chose; "": the installation's. named: what the agent calls the work. description:
+    how it would have what is not published yet described. further: other repositories than `repository`, to
+    which all of this belongs, as does the directory `tree`."""
 
     id: str
     tenant: str
@@ -377,6 +378,7 @@ class Session:
     permissions: str = ""
     further: tuple[Further, ...] = ()
     tree: str = TREE
+    published_in: int = 0
 
     def each(self) -> tuple[Session, ...]:
         """Itself, and as it is for each further repository: its branch, work and pull request there."""
@@ -393,6 +395,7 @@ class Session:
                     published=one.published,
                     pull_request=one.pull_request,
                     pull_request_url=one.pull_request_url,
+                    published_in=one.published_in,
                     further=(),
                 )
                 for one in self.further

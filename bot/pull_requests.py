@@ -33,12 +33,12 @@ class PullRequests:
         summary: str,
         threads: Sequence[tuple[ThreadKey, str]],
         people: Sequence[Identity],
-        beside: Sequence[str] = (),
+        beside: Sequence[tuple[Repository, PullRequest]] = (),
     ) -> PullRequest:
         """Push the commits and open the session's pull request, or tell in it what is new.
 
-        threads: the session's, with their links. people: who asked for the work, all of them. beside: URLs of
-        the pull requests of the same work in other repositories.
+        threads: the session's, with their links. people: who asked for the work, all of them. beside:
+        the pull requests of the same work in other repositories; readers of this one hear of no private one.
         Raises BundleRefused, PushRefused, ForgeError, WorkspaceError: the work stays ready.
         """
         repository = session.repository
@@ -54,7 +54,8 @@ class PullRequests:
             bundle.unlink(missing_ok=True)
         title = _title(session, outgoing)
         credit = _credits(threads, people)
-        goes_with = [f"Goes with {' and '.join(beside)}"] if beside else []
+        shown = await self._shown_in(repository, beside) if beside else []
+        goes_with = [f"Goes with {' and '.join(shown)}"] if shown else []
         issue = _issue(session, repository)
         body = _body(summary, issue, credit, *goes_with)
         update = _body(summary, "", credit)
@@ -63,6 +64,13 @@ class PullRequests:
             self._clock,
             lambda: self._forge.pull_request(repository, outgoing.work, title, body, marker, update, issue),
         )
+
+    async def _shown_in(
+        self, repository: Repository, beside: Sequence[tuple[Repository, PullRequest]]
+    ) -> list[str]:
+        """The URLs that those who can read a repository may see."""
+        now = await patiently(self._clock, lambda: self._forge.repository(str(repository.id)))
+        return [pull.url for where, pull in beside if now.private or not where.private]
 
 
 def _title(session: Session, outgoing: Outgoing) -> str:

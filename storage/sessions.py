@@ -66,6 +66,7 @@ def get(tx: Tx, id: str) -> Session:
         named=row["named"],
         description=row["description"],
         permissions=row["permissions"],
+        published_in=row["published_in"],
         further=_further(tx, id),
     )
 
@@ -82,6 +83,7 @@ def _further(tx: Tx, id: str) -> tuple[Further, ...]:
             published=row["published"],
             pull_request=row["pull_request"],
             pull_request_url=row["pull_request_url"],
+            published_in=row["published_in"],
         )
         for row in rows
     )
@@ -306,7 +308,9 @@ def set_ready(tx: Tx, id: str, commit: str, repository: int) -> None:
     _update(tx, lock(tx, id), repository, ready=commit)
 
 
-def set_published(tx: Tx, id: str, commit: str, pull_request: PullRequest, repository: int) -> None:
+def set_published(
+    tx: Tx, id: str, turn: int, commit: str, pull_request: PullRequest, repository: int
+) -> None:
     row = lock(tx, id)
     tx.run("UPDATE sessions SET description = '' WHERE id = ?", id)
     number, url = pull_request.number, pull_request.url
@@ -319,6 +323,7 @@ def set_published(tx: Tx, id: str, commit: str, pull_request: PullRequest, repos
         pull_request=number,
         pull_request_url=url,
         closed_at=0,
+        published_in=turn,
     )
     add_alias(tx, id, str(pull_request_thread(repository or row["repository"], number)))
 

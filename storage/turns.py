@@ -251,7 +251,7 @@ def set_ready(tx: Tx, id: int, fence: int, commit: str, repository: int) -> None
 def set_published(
     tx: Tx, id: int, fence: int, commit: str, pull_request: PullRequest, repository: int
 ) -> None:
-    sessions.set_published(tx, hold(tx, id, fence)["session"], commit, pull_request, repository)
+    sessions.set_published(tx, hold(tx, id, fence)["session"], id, commit, pull_request, repository)
 
 
 def begin_push(tx: Tx, id: int, fence: int) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any, cast
 
 from bot.access import Allowlist
 from bot.core import Policy
-from bot.errors import PushRefused, WorkspaceError
+from bot.errors import PushRefused, StoreUnavailable, WorkspaceError
 from bot.models import Launch, Outcome, Repository, TurnState, Verb
+from bot.ports import Store
 from bot.sandboxes import Ages
 from bot.sessions import Defaults
 from bot.workspace_scripts import WORK
+from storage.dispatch import QueueDispatcher
 from tests.integration.test_workspace import before_each_run
 from tests.town import ANA, OPEN, town
 from tests.world import HostSandbox, ScriptedProcess, shell
@@ -129,6 +132,55 @@ async def test_what_is_still_to_be_published_in_another_is_said(tmp_path: Path) 
         second = await t.final(2)
         assert [one.repository for one in second.pull_requests] == ["acme/api"]
         assert any("say `publish`" in note for note in second.notes)
+
+
+class _FailsBetween:
+    """A store that is away for a moment after the first of two pushes is noted."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._noted = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def set_published(self, *args: Any) -> None:
+        self._noted += 1
+        if self._noted == 2:
+            raise StoreUnavailable("The database could not be used: disk I/O error.")
+        await self._store.set_published(*args)
+
+
+async def test_what_was_pushed_before_a_crash_is_named_at_the_end_too(tmp_path: Path) -> None:
+    def seen(store: Store) -> Store:
+        return cast("Store", _FailsBetween(store))
+
+    async with town(tmp_path, [changes_both], dispatcher=QueueDispatcher(0.0), seen=seen) as t:
+        await t.forge.add(API)
+        t.forge.trouble = [PushRefused("The branch is protected.", "Unprotect it.") for _ in range(2)]
+        await t.say("say hello everywhere", options=BOTH)
+        await t.final()
+        await t.say("", verb=Verb.PUBLISH)
+        final = await t.final(2)
+        assert final.outcome is Outcome.PUBLISHED
+        assert [one.repository for one in final.pull_requests] == ["acme/web", "acme/api"]
+        assert t.forge.pushes == 2
+
+
+async def test_a_private_repositorys_pull_request_is_not_named_in_a_public_one(tmp_path: Path) -> None:
+    async def changes(agent: ScriptedProcess) -> None:
+        await agent.take()
+        await commit(agent, "code", "code")
+        await commit(agent, "web", "web")
+        agent.say(done="Both say it.")
+
+    async with town(tmp_path, [changes]) as t:
+        await t.forge.add(DOCS)
+        await t.say("say hello everywhere", options={"repo": "acme/code,acme/web"})
+        final = await t.final()
+        assert [one.repository for one in final.pull_requests] == ["acme/code", "acme/web"]
+        assert "Goes with" not in t.forge.bodies[final.branch]
+        assert "acme/code" not in t.forge.bodies[final.branch]
 
 
 async def test_a_stopped_turn_keeps_the_work_of_each(tmp_path: Path) -> None:

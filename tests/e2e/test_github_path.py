@@ -9,6 +9,7 @@ import pytest
 
 from handlers.playground.github_state import Comment, Issue
 from tests.e2e.rig import CODE_IN, REPOSITORY, Rig, at_gate
+from tests.e2e.witness import Witness, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -106,6 +107,21 @@ async def test_an_issue_and_its_pull_request_are_one_session(shared: Rig) -> Non
     assert "another thread" in note.body and f"/pull/{pull.number}" in note.body
     assert "Nothing is running here. acme/web · scripted · owner ana" in await status(shared, pull.number)
     assert len(said(shared, number, "final:")) == 2 and not said(shared, pull.number, "final:")
+
+
+async def test_a_merge_is_heard_of_and_nothing_is_said_to_it(shared: Rig) -> None:
+    number = labelled(shared, WORK.replace("work", "heard"))
+    pull = pull_of(shared, await final(shared, number))
+    w = Witness(shared)
+
+    def closed() -> bool:
+        rows = w.rows("SELECT closed_at FROM sessions WHERE pull_request = :number", number=pull.number)
+        return [row["closed_at"] > 0 for row in rows] == [True]
+
+    assert not closed()
+    await shared.github.merge(REPOSITORY, pull.number, "ben")
+    await until(closed)
+    assert not said(shared, pull.number) and len(said(shared, number, "final:")) == 1
 
 
 async def test_permitted_comments_steer_others_do_not_and_taking_the_label_off_stops(shared: Rig) -> None:

@@ -19,6 +19,11 @@ CLAUDE_NOT_OFFERED = (
 # done, and a process with a background command does not end when its stdin is closed.
 CLAUDE_WAITS = {"CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1"}
 
+# How much of a command's output Claude reads, from its beginning on; 150,000 characters is the most it takes,
+# 30,000 is usual. Its model is shown as little of it as before; what is told of it has the true end, where
+# test runners sum up.
+CLAUDE_READS = {"BASH_MAX_OUTPUT_LENGTH": "150000"}
+
 # Where people are asked, settings of a repository or of the home must not answer for them, nor run anything:
 # beside rules and hooks they can name helpers that are run at once, an environment for every command, a
 # sandbox whose commands are not asked about, skills that bring permissions. So none of their files are read.

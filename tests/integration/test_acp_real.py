@@ -29,6 +29,8 @@ from bot.events import (
 from tests.agents import planted
 from tests.agents.acp import CLAUDE, OPENCODE, claude_codec, opencode_codec, opencode_codec_at
 from tests.agents.driven import DrivenAgent
+from tests.agents.model.anthropic import bash
+from tests.agents.model.script import Reply, Script
 from tests.agents.model.server import ModelServer
 from tests.agents.playing import ASKING, DENIAL, STEER, Place, Rig, denied, played, played_by, prompt
 
@@ -147,6 +149,19 @@ async def test_claudes_plan_is_put_to_people_and_then_it_works(place: Place) -> 
         assert (asked.title, asked.detail.strip()) == ("Go on with this plan", "1. Touch asked.txt")
         assert '"modeId":"plan"' in written(agent)
         assert (place.work / "asked.txt").exists()
+
+
+@with_claude
+async def test_how_a_long_run_of_tests_went_is_told(place: Place) -> None:
+    told = "yes 0123456789abcdef | head -c 100000; echo; echo '===== 2 failed, 5 passed in 1.23s ====='"
+    (place.work / "tests.sh").write_text(told)
+    script: Script = [Reply("I test.", (bash("sh tests.sh"),)), Reply("Tested.")]
+    async with ModelServer({"test": script}) as model:
+        task = place.task(prompt("[[script:test]] test", 1))
+        async with DrivenAgent.started(claude_codec(model), task) as agent:
+            await agent.until_completed()
+            [(title, _, _)] = ended(agent)
+            assert "2 failed" in title
 
 
 # OpenCode, which cannot

@@ -108,8 +108,8 @@ LOOKS = ("git status --short", "git diff", "bash -c ls", *FREE, "sed -n 1,2p REA
 
 @pytest.mark.parametrize(
     ("rig", "tool"),
-    [(codex.RIG, shell), (opencode.RIG, opencode.bash), (acp.CLAUDE, bash)],
-    ids=["codex", "opencode", "acp-claude"],
+    [(codex.RIG, shell), (opencode.RIG, opencode.bash), (acp.CLAUDE, bash), (acp.OPENCODE, acp.shell)],
+    ids=["codex", "opencode", "acp-claude", "acp-opencode"],
 )
 async def test_other_agents_run_nothing_of_an_earlier_turn_either(
     rig: Rig, tool: Callable[[str], Tool], place: Place

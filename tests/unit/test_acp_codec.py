@@ -7,6 +7,7 @@ import json
 import pytest
 
 from bot.agents.acp.codec import AcpCodec
+from bot.agents.claude.codec import QUIET
 from bot.agents.codec import (
     Permissions,
     Prompt,
@@ -350,6 +351,28 @@ def test_opencode_asks_where_it_is_to_and_has_no_sub_agents(command: list[str]) 
     assert "opencode_alone" in ask.argv and ask.argv[-len(command) :] == tuple(command)
     rules = json.loads(ask.env["OPENCODE_PERMISSION"])
     assert (rules["*"], rules["task"]) == ("ask", "deny")
+
+
+@pytest.mark.parametrize("permissions", [Permissions.AUTO, Permissions.ASK])
+def test_opencode_makes_no_commits_of_its_own(permissions: Permissions) -> None:
+    def config(**env: str) -> object:
+        codec = AcpCodec("x", ["opencode", "acp"], env=env)
+        return codec.launch(task(permissions=permissions)).env["OPENCODE_CONFIG_CONTENT"]
+
+    asks = permissions is Permissions.ASK
+    assert config() == '{"snapshot": false}'
+    assert json.loads(str(config(OPENCODE_CONFIG_CONTENT='{"model": "a/b", "snapshot": true}'))) == {
+        "model": "a/b",
+        "snapshot": not asks,
+    }
+    assert config(OPENCODE_CONFIG_CONTENT="// no JSON\n{}") == "// no JSON\n{}"
+
+
+def test_claudes_adapter_reads_as_much_as_claude_does_unless_an_operator_wants_less() -> None:
+    name, command = "BASH_MAX_OUTPUT_LENGTH", ["claude-agent-acp"]
+    assert AcpCodec("x", command).launch(task()).env[name] == QUIET[name]
+    assert AcpCodec("x", command, env={name: "9"}).launch(task(permissions=Permissions.ASK)).env[name] == "9"
+    assert name not in AcpCodec("x", ["opencode", "acp"]).launch(task()).env
 
 
 def test_claudes_adapter_reads_no_settings_where_people_are_asked() -> None:

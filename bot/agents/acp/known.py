@@ -14,11 +14,12 @@ from bot.agents.vendors import (
     CLAUDE_ASK_ENV,
     CLAUDE_NOT_OFFERED,
     CLAUDE_ONLY_PEOPLE_ALLOW,
+    CLAUDE_READS,
     CLAUDE_WAITS,
     OPENCODE_APART,
     OPENCODE_ASKS,
 )
-from bot.agents.wire import Frame
+from bot.agents.wire import Frame, frame
 
 GENERIC = Capabilities(
     steering=Steering.INTERRUPT,
@@ -42,7 +43,8 @@ WORKSPACE = "the workspace"
 class Known:
     """env: of its environment; ask_env: more of it where people are asked. meta: `_meta` of the request that
     opens its session, with WORKSPACE in the place of its path; ask_meta: the same where people are asked.
-    ask_by: what starts it there; its command follows."""
+    ask_by: what starts it there; its command follows. settings: of variables that hold JSON, what is in them
+    beside what an operator has set."""
 
     capabilities: Capabilities = GENERIC
     env: Mapping[str, str] = field(default_factory=dict)
@@ -50,15 +52,13 @@ class Known:
     meta: Frame = field(default_factory=dict)
     ask_meta: Frame = field(default_factory=dict)
     ask_by: tuple[str, ...] = ()
+    settings: Mapping[str, Frame] = field(default_factory=dict)
 
     def environment(self, given: Mapping[str, str], permissions: Permissions) -> Mapping[str, str]:
         """given: what an operator has set. It counts before ours, but for what makes it ask."""
-        return {
-            **QUIET,
-            **self.env,
-            **given,
-            **({} if permissions is Permissions.AUTO else {**GIT, **self.ask_env}),
-        }
+        asks = permissions is not Permissions.AUTO
+        settings = {name: _with(given.get(name, "{}"), ours, asks) for name, ours in self.settings.items()}
+        return {**QUIET, **self.env, **given, **settings, **({**GIT, **self.ask_env} if asks else {})}
 
     def opening(self, permissions: Permissions, cwd: str) -> Frame:
         meta = self.meta if permissions is Permissions.AUTO else self.ask_meta
@@ -67,6 +67,14 @@ class Known:
 
     def argv(self, command: Sequence[str], permissions: Permissions) -> tuple[str, ...]:
         return (*(() if permissions is Permissions.AUTO else self.ask_by), *command)
+
+
+def _with(given: str, ours: Frame, first: bool) -> str:
+    """What an operator has written is left as it is where it is no JSON."""
+    settings = frame(given.encode())
+    if settings is None:
+        return given
+    return json.dumps({**settings, **ours} if first else {**ours, **settings})
 
 
 def _claude(**more: object) -> Frame:
@@ -80,6 +88,7 @@ _NO_SUB_AGENTS = {"task": "deny"}
 KNOWN: Mapping[str, Known] = {
     "claude-agent-acp": Known(
         replace(GENERIC, steering=Steering.NATIVE, varies=False),
+        env=CLAUDE_READS,
         meta=_claude(),
         ask_meta=_claude(
             managedSettings=CLAUDE_ONLY_PEOPLE_ALLOW,
@@ -100,6 +109,9 @@ KNOWN: Mapping[str, Known] = {
             "OPENCODE_PURE": "1",
         },
         ask_by=OPENCODE_APART,
+        # Commits of its own for an undo that nobody asks for: git runs the filters of whatever repository
+        # lies in the worktree, before anybody is asked.
+        settings={"OPENCODE_CONFIG_CONTENT": {"snapshot": False}},
     ),
 }
 

@@ -140,8 +140,12 @@ def _output(tool: Tool, update: Frame, raw: Frame, content: Sequence[Frame]) -> 
     shown = _unfenced("\n".join(filter(None, texts)))
     output = update.get("rawOutput")
     came = output if isinstance(output, str) else string(raw, "output") or string(raw, "formatted_output")
-    # What a client is to show of a file that was read is the file; the raw output may have more around it.
-    return (shown or came) if KINDS.get(tool.kind) is ToolKind.READ else (came or shown)
+    # What a client is to show of a file that was read is the file; the raw output may have more around it. Of
+    # what is too long for its model Claude Code's raw output is the beginning.
+    kind = KINDS.get(tool.kind)
+    if kind is ToolKind.READ or (kind is ToolKind.EXECUTE and len(shown) > len(came)):
+        return shown or came
+    return came or shown
 
 
 def _came_out(tool: Tool, text: str) -> None:

@@ -40,6 +40,7 @@ from bot.agents.vendors import (
     CLAUDE_ASK_ENV,
     CLAUDE_NOT_OFFERED,
     CLAUDE_ONLY_PEOPLE_ALLOW,
+    CLAUDE_READS,
     CLAUDE_WAITS,
 )
 from bot.agents.wire import Frame, to_line
@@ -53,10 +54,7 @@ QUIET = {
     "CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION": "false",
     **CLAUDE_WAITS,
     "MCP_TOOL_TIMEOUT": str(LONGEST_CALL * 1000),
-    # How much of a command's output Claude reads, from its beginning on; 150,000 characters is the most it
-    # takes, 30,000 is usual. The model is shown as little of it as before, but from the true end, where
-    # test runners sum up.
-    "BASH_MAX_OUTPUT_LENGTH": "150000",
+    **CLAUDE_READS,
     # Lets bypassPermissions work for root, which a container's user often is.
     "IS_SANDBOX": "1",
 }

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from bot.errors import Denied
+from bot.errors import Denied, RepositoryUnknown
 from bot.models import Identity, Person, Repository, ThreadKey
 from bot.ports import Forge, Surface
 
@@ -62,6 +62,16 @@ class Access:
         else:
             place = "dm" if surface.direct(thread) else thread.scope.rpartition("/")[2]
             self._is_listed(identity, place, repository)
+
+    async def why_not(self, identity: Identity, thread: ThreadKey, repository: Repository) -> str:
+        """Why a session of theirs cannot work on this repository, as a sentence; "": it can. Raises a
+        ForgeError when that cannot be asked."""
+        try:
+            await self.may_work(identity, thread, repository)
+            await self._forge.repository(str(repository.id))
+        except (Denied, RepositoryUnknown) as error:
+            return error.what
+        return ""
 
     async def may_steer(
         self, identity: Identity, thread: ThreadKey, repository: Repository | None, owner: Person

@@ -138,6 +138,9 @@ class Endings:
             if one.ready or one.published_in == turn.id
         ]
         kept = kept or [(one, one.published) for one in session.each() if one.published]
+        if not kept and (left := [one for one in session.left_out if one.ready]):
+            names = ", ".join(one.repository.full_name for one in left)
+            raise WorkspaceError(f"The work to publish is in {names}, which this thread cannot use now.")
         if not kept:
             raise WorkspaceError(
                 "The work to publish is lost: the sandbox that it was in no longer exists.",

@@ -318,7 +318,8 @@ class NewSession:
 @dataclass(frozen=True, slots=True)
 class Further:
     """A repository that a session works on besides its first: in a worktree of its own (tree: its directory),
-    on a branch of the same name, with a pull request of its own. The rest as in Session."""
+    on a branch of the same name, with a pull request of its own. left_out: why it cannot be worked on now;
+    "": it can. The rest as in Session."""
 
     repository: Repository
     tree: str
@@ -329,6 +330,7 @@ class Further:
     pull_request: int = 0
     pull_request_url: str = ""
     published_in: int = 0
+    left_out: str = ""
 
 
 # The directory of a session's first worktree has the same name for ever: agents know conversations by it.
@@ -352,7 +354,8 @@ class Session:
     last commit that we pushed. published_in: the turn that did. pull_request: its number and URL.
     permissions: as people chose; "": the installation's. named: what the agent calls the work. description:
     how it would have what is not published yet described. further: other repositories than `repository`, to
-    which all of this belongs, as does the directory `tree`."""
+    which all of this belongs, as does the directory `tree`. left_out: those that it cannot work on
+    now."""
 
     id: str
     tenant: str
@@ -379,27 +382,27 @@ class Session:
     further: tuple[Further, ...] = ()
     tree: str = TREE
     published_in: int = 0
+    left_out: tuple[Further, ...] = ()
 
     def each(self) -> tuple[Session, ...]:
         """Itself, and as it is for each further repository: its branch, work and pull request there."""
-        return (
+        return (self, *map(self.within, self.further))
+
+    def within(self, one: Further) -> Session:
+        """As it is for one of its further repositories."""
+        return replace(
             self,
-            *(
-                replace(
-                    self,
-                    repository=one.repository,
-                    tree=one.tree,
-                    base=one.base,
-                    base_sha=one.base_sha,
-                    ready=one.ready,
-                    published=one.published,
-                    pull_request=one.pull_request,
-                    pull_request_url=one.pull_request_url,
-                    published_in=one.published_in,
-                    further=(),
-                )
-                for one in self.further
-            ),
+            repository=one.repository,
+            tree=one.tree,
+            base=one.base,
+            base_sha=one.base_sha,
+            ready=one.ready,
+            published=one.published,
+            pull_request=one.pull_request,
+            pull_request_url=one.pull_request_url,
+            published_in=one.published_in,
+            further=(),
+            left_out=(),
         )
 
     @property

@@ -524,6 +524,10 @@ class Store(Protocol):
         """What a person owns and has a branch, newest first."""
         ...
 
+    async def leave_out(self, session: str, repository: int, why: str) -> Session:
+        """One of its further repositories is left out for now, or ("") belongs to it again."""
+        ...
+
     async def close_pull_request(self, closing: Closing) -> bool:
         """Note since when it is merged or closed, or that it is open again. False: it is no session's."""
         ...

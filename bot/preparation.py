@@ -10,7 +10,7 @@ from bot.access import Access
 from bot.driver import Driver
 from bot.errors import ProviderAway
 from bot.hooks import Hooks
-from bot.models import Place, Repository, Session, TurnKind, TurnState
+from bot.models import Further, Place, Repository, Saying, SayingKind, Session, TurnKind, TurnState
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.programs import Programs
@@ -19,6 +19,7 @@ from bot.timeline import span
 from bot.trust import NO_TRUST, Trust
 from bot.workspace import Workspaces
 
+BACK = "What was done there is kept in the sandbox, and comes back when it can be used again."
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between tries at a provider that is away
 
 
@@ -65,13 +66,33 @@ class Preparation:
         fresh = driver.turn.state is TurnState.PREPARING
         if fresh:
             # Work may have been asked for by others, or go on by itself: is the owner still one who may?
-            for repository in session.repositories or (None,):
-                await patiently(self._clock, partial(self._owner_may, session, repository))
+            await patiently(self._clock, partial(self._owner_may, session, session.repository))
+            await self._leave_out(driver)
             await driver.phase("sandbox", f"Getting {session.owner.identity.name}'s sandbox ready")
-        return await self.again(driver, fresh=fresh and driver.turn.kind is TurnKind.AGENT)
+        box = await self.again(driver, fresh=fresh and driver.turn.kind is TurnKind.AGENT)
+        notes = tuple(f"{_left(one)} You cannot see it." for one in driver.session.left_out)
+        return replace(box, place=replace(box.place, notes=(*notes, *box.place.notes)))
 
     async def _owner_may(self, session: Session, repository: Repository | None) -> None:
         await self._access.may_work(session.owner.identity, session.thread, repository)
+
+    async def _leave_out(self, driver: Driver) -> None:
+        """Which further repositories the session can work on now: the others are no reason to stop."""
+        session, turn = driver.session, driver.turn
+        for one in (*session.further, *session.left_out):
+            why = await patiently(
+                self._clock,
+                partial(self._access.why_not, session.owner.identity, session.thread, one.repository),
+            )
+            if bool(why) is bool(one.left_out):
+                continue
+            driver.session = await self._store.leave_out(session.id, one.repository.id, why)
+            told = f"{one.repository.full_name} belongs to this thread again."
+            if why:
+                rest = ", ".join(repository.full_name for repository in driver.session.repositories)
+                told = f"{_left(replace(one, left_out=why))} The thread goes on with {rest}. {BACK}"
+            key = f"left out:{turn.id}:{one.repository.id}"
+            await self._store.say(Saying(key, SayingKind.NOTE, turn.thread, text=told, turn=turn.id))
 
     async def again(self, driver: Driver, *, fresh: bool = False) -> Box:
         """The owner's sandbox, and the workspace in it: opened when `fresh`, or when it is a new one."""
@@ -86,6 +107,13 @@ class Preparation:
             place = await self._workspaces.place(driver.session, sandbox)
             return Box(sandbox, place, await self._command(driver, sandbox), ready.since)
         await driver.phase("code", "Bringing in the code")
+        for one in driver.session.left_out:
+            hiding = partial(self._workspaces.hide, driver.session.within(one), sandbox, driver.turn.id)
+            if where := await patiently(self._clock, hiding):
+                name = one.repository.full_name
+                await driver.notice(
+                    f"The worktree of {name} could not be put away: as it was, it is in {where}."
+                )
         # An agent that is to be installed is so meanwhile.
         command = asyncio.ensure_future(self._command(driver, sandbox))
         try:
@@ -135,6 +163,10 @@ class Preparation:
 
         agent = driver.session.agent
         return await patiently(self._clock, lambda: self._programs.ready(sandbox, agent, installing))
+
+
+def _left(one: Further) -> str:
+    return f"{one.repository.full_name} is left out of this thread: {one.left_out}"
 
 
 def _attached(driver: Driver) -> bool:

@@ -10,7 +10,7 @@ from bot.access import Access
 from bot.answers import Answers
 from bot.approvals import may_answer
 from bot.choosing import Choosing
-from bot.errors import AgentUnknown, Denied, ForgeError, SandpiperError
+from bot.errors import AgentUnknown, Denied, ForgeError, RepositoryUnknown, SandpiperError
 from bot.file_verb import FileVerb
 from bot.models import (
     Admitted,
@@ -37,6 +37,7 @@ from bot.verbs import Verbs
 from bot.which_repository import WhichRepository, elsewhere, without
 
 PARKED = "parked"
+INTO_THE_TURN = (Verb.GET, Verb.PREVIEW, Verb.APPROVE, Verb.DENY, Verb.ANSWER)
 
 NOT_OURS = (
     "I work on issues, and on pull requests that I opened myself. "
@@ -137,8 +138,7 @@ class Sessions:
     async def _take(self, message: Message, session: Session | None) -> str:
         repository = None
         if session is not None:
-            for one in session.repositories or (None,):
-                await self._access.may_steer(message.author, message.thread, one, session.owner)
+            message = await self._permitted(message, session)
         elif message.repository:
             repository = await self._repositories.allowed(message, message.repository)
         else:
@@ -154,6 +154,23 @@ class Sessions:
         if session is not None:
             return await self._reply(message, session)
         return await self._start(message, repository)
+
+    async def _permitted(self, message: Message, session: Session) -> Message:
+        """The message, if its author may write here. Where one of several repositories is not there any more,
+        or not for the session's owner, the next turn leaves it out and the thread goes on: nothing is then
+        said into a turn that still has it. Raises Denied, ForgeError."""
+        first, *further = session.repositories or (None,)
+        await self._access.may_steer(message.author, message.thread, first, session.owner)
+        for one in further:
+            try:
+                await self._access.may_steer(message.author, message.thread, one, session.owner)
+            except (Denied, RepositoryUnknown) as error:
+                gone = isinstance(error, RepositoryUnknown) or await self._lent(message, session) is None
+                if not gone or message.verb in INTO_THE_TURN:
+                    raise
+                if message.mode is Mode.STEER:
+                    message = replace(message, mode=Mode.QUEUE)
+        return message
 
     # a new session
 

@@ -259,7 +259,7 @@ class Workspaces:
 
     async def unpublished(self, session: Session, sandbox: Sandbox) -> bool:
         """Is there anything of the session's that the forge does not have: changes, or commits?"""
-        for one in session.each():
+        for one in (*session.each(), *map(session.within, session.left_out)):
             if (await self._here(sandbox, one, scripts.UNPUBLISHED, one.published)).strip():
                 return True
         return False
@@ -268,6 +268,14 @@ class Workspaces:
         """Remove the worktree; what is not committed goes onto a ref, from which `open` brings it back. What
         git ignores is gone then. Returns why it stays instead, or ""."""
         return (await self._here(sandbox, session, scripts.PUT_AWAY, _PUT_AWAY)).strip()
+
+    async def hide(self, session: Session, sandbox: Sandbox, turn: int) -> str:
+        """Take the worktree away from the session's agent: put away, or moved as it is where that cannot be.
+        Returns where to then, or ""."""
+        stays = await self.put_away(session, sandbox)
+        aside = f"{session.id[:8]}-{turn}"
+        await self._here(sandbox, session, scripts.HIDE, aside)
+        return f"{self._paths(session, sandbox)[0]}/aside/{aside}" if stays else ""
 
     async def file(self, session: Session, sandbox: Sandbox, path: str) -> tuple[str, int]:
         """Where in the sandbox a file of the worktrees is, and its bytes. `path`: from a worktree's top, or

@@ -342,6 +342,18 @@ rm -rf "$tree" "$tree".setup* "$tree".start*
 b worktree prune
 """
 
+# a directory; what is still there of the worktree, and what lies beside it, goes where only sessions of the
+# same repository see it
+HIDE = f"""{HERE}
+for each in "$tree" "$tree".*; do
+  if test -e "$each" || test -L "$each"; then
+    mkdir -p "$bare/aside/$1"
+    rm -rf -- "$bare/aside/$1/${{each##*/}}"
+    mv -- "$each" "$bare/aside/$1/"
+  fi
+done
+"""
+
 # the published commit or ""; prints a line for each kind of work that is only here
 UNPUBLISHED = f"""{HERE}
 test -e "$bare/sandpiper.made" || exit 0

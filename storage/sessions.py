@@ -67,7 +67,8 @@ def get(tx: Tx, id: str) -> Session:
         description=row["description"],
         permissions=row["permissions"],
         published_in=row["published_in"],
-        further=_further(tx, id),
+        further=tuple(one for one in _further(tx, id) if not one.left_out),
+        left_out=tuple(one for one in _further(tx, id) if one.left_out),
     )
 
 
@@ -84,6 +85,7 @@ def _further(tx: Tx, id: str) -> tuple[Further, ...]:
             pull_request=row["pull_request"],
             pull_request_url=row["pull_request_url"],
             published_in=row["published_in"],
+            left_out=row["left_out"],
         )
         for row in rows
     )
@@ -154,6 +156,17 @@ def set_repository(tx: Tx, id: str, repository: Repository, further: Sequence[Re
     repositories.save(tx, repository)
     tx.run("UPDATE sessions SET repository = ? WHERE id = ?", repository.id, id)
     add_further(tx, id, further)
+
+
+def leave_out(tx: Tx, id: str, repository: int, why: str) -> Session:
+    lock(tx, id)
+    tx.run(
+        "UPDATE further_repositories SET left_out = ? WHERE session = ? AND repository = ?",
+        why,
+        id,
+        repository,
+    )
+    return get(tx, id)
 
 
 def set_workspace(tx: Tx, id: str, branch: str, base: str, base_sha: str, repository: int) -> Session:
@@ -269,7 +282,8 @@ def stale(tx: Tx, person: int, stale: Stale, limit: int) -> Sequence[str]:
         " ELSE ended_at END) FROM turns WHERE turns.session = sessions.id), 0) AS worked FROM sessions"
         " WHERE owner = ? AND branch <> '' AND put_away = 0 AND put_away_tried < ?),"
         " pulls AS (SELECT id AS session, closed_at FROM sessions WHERE owner = ? AND pull_request <> 0"
-        " UNION ALL SELECT session, closed_at FROM further_repositories WHERE pull_request <> 0)"
+        " UNION ALL SELECT session, closed_at FROM further_repositories"
+        " WHERE pull_request <> 0 AND left_out = '')"
         " SELECT id FROM mine WHERE worked < ? OR (worked < ?"
         " AND EXISTS (SELECT 1 FROM pulls WHERE session = mine.id)"
         " AND NOT EXISTS (SELECT 1 FROM pulls WHERE session = mine.id AND (closed_at = 0 OR closed_at >= ?)))"

@@ -217,6 +217,9 @@ class SqliteStore:
     async def worked_sessions(self, person: int) -> Sequence[Session]:
         return await self._read(lambda tx: [sessions.get(tx, id) for id in sessions.worked(tx, person)])
 
+    async def leave_out(self, session: str, repository: int, why: str) -> Session:
+        return await self._write(lambda tx: sessions.leave_out(tx, session, repository, why))
+
     async def close_pull_request(self, closing: Closing) -> bool:
         return await self._write(lambda tx: sessions.close_pull_request(tx, closing))
 

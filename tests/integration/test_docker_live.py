@@ -3,9 +3,11 @@ SANDPIPER_DOCKER_HOST; the image needs python3 and git."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,29 @@ async def test_there_is_no_network_but_loopback_and_the_proxy_tells_whom_it_refu
     assert [line.partition(":")[0].strip() for line in devices] == ["lo"]
     assert "403" in await said(sandbox, "python3", "-c", ASK)
     assert [host.host for host in (await sandbox.denied_hosts(0))[1]] == ["denied.example:443"]
+
+
+TALK = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 20) as link:
+    link.sendall(b"hello")
+    print(link.recv(100).decode())
+"""
+
+
+async def test_a_service_of_this_machine_that_is_named_is_reached_and_no_other(
+    sandbox: DockerSandbox,
+) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(100))
+        writer.close()
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        launch = Launch(("python3", "-c", TALK, str(port)), sandbox.home)
+        assert b"refused" in (await sandbox.run(launch)).err
+        for _ in range(2):
+            assert (await sandbox.run(replace(launch, loopback=(port,)))).out == b"hello\n"
 
 
 async def test_who_takes_too_much_memory_is_killed_and_counted(sandbox: DockerSandbox) -> None:

@@ -22,6 +22,7 @@ from bot.ports import Process
 
 WAIT = 20.0  # seconds for words or an end that must come
 ORPHAN = 600.0
+READING = 300.0  # seconds for some hundred megabytes, from far away
 KEY = "doctor-1"
 MB = 1 << 20
 
@@ -38,6 +39,19 @@ REACH = textwrap.dedent("""
     except Exception as error:
         said = str(error)
     print(json.dumps({"reached": reached, "said": said}))
+""")
+
+# Each round has bytes of its own, and a pause, for spools are looked at from time to time.
+ROUNDS, ROUND = 24, 4 * MB  # half as much again as a spool has
+TALKS = textwrap.dedent(f"""
+    import os, sys, time
+    for number in range(int(sys.argv[1])):
+        left = bytes([number % 256]) * {ROUND}
+        while left:
+            left = left[os.write(1, left):]
+        with open(os.path.expanduser("~/doctor-written"), "a") as note:
+            note.write(".")
+        time.sleep(0.05)
 """)
 
 
@@ -219,6 +233,30 @@ async def is_signalled(it: Patient) -> None:
         raise Failed("a killed process has no exit code that says so")
 
 
+async def slows_who_is_not_read(it: Patient) -> None:
+    """More than a spool holds: it waits there for its reader, and all of it comes."""
+    process = await _spawn(it, "doctor-6", "python3", "-c", TALKS, str(ROUNDS))
+    written, before = 0, -1
+    while written != before or not written:  # it may only be slow: then less waits, and no harm is done
+        await asyncio.sleep(1.0)
+        before, written = written, int(await it.sh("cat ~/doctor-written 2>/dev/null | wc -c"))
+    if written >= ROUNDS:
+        raise Failed(f"{ROUNDS * ROUND / MB:g} MB that nobody reads are kept: nothing slows a program down")
+    if not (status := await process.status()).running:
+        raise Failed(f"a program that nobody reads was ended (exit code {status.exit_code})")
+    seen, ack = 0, 0
+    while True:
+        chunk = await process.read(1, seen, ack=ack, wait=WAIT, limit=ROUND)
+        for at in range(0, len(chunk.data), ROUND // 64):
+            _same(f"the byte at {seen + at}", chunk.data[at], (seen + at) // ROUND % 256)
+        _same("the offset after what was read", chunk.next, seen + len(chunk.data))
+        seen, ack = chunk.next, seen
+        if chunk.eof:
+            break
+    _same("the bytes that arrived", seen, ROUNDS * ROUND)
+    _same("its exit code", await _ended(process), 0)
+
+
 async def ends_orphans(it: Patient) -> None:
     process = await _spawn(it, "doctor-5", "sleep", "600")
     await process.lease(0.5)
@@ -331,6 +369,7 @@ CHECKS: tuple[Check, ...] = (
     Check("another bot goes on with it", is_attached_to, PROVIDER, ("each word once, in order",)),
     Check("its end and exit code", ends_with_its_code, PROVIDER, ("another bot goes on with it",)),
     Check("interrupt and kill", is_signalled, PROVIDER, RUNNING),
+    Check("nobody reads: it is slowed", slows_who_is_not_read, PROVIDER, RUNNING, patience=READING),
     Check("an orphan ends itself", ends_orphans, "Agents without their bot would run on, and cost.", RUNNING),
     Check("sessions are hidden", hides_sessions, LEAKS, RUNNING),
     Check(

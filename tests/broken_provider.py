@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bot.errors import ProcessGone, SandboxError, SandboxFull, SandboxGone, SandboxUnreachable
-from bot.models import Chunk, ExecResult, Launch, SandboxState
+from bot.models import Chunk, ExecResult, Launch, ProcessStatus, SandboxState
 from bot.ports import Process, Provider, Sandbox
 from sandbox.isolation import Unisolated
 from sandbox.local import LocalProvider
@@ -19,7 +19,9 @@ UNKNOWN = SandboxUnreachable("There was no answer.")
 
 
 def broken(directory: Path, fault: str) -> Provider:
-    return cast("Provider", BrokenProvider(LocalProvider(directory, Unisolated()), fault))
+    spool = (1 if fault == "keeps all that nobody reads" else 1 / 16) * (1 << 30)
+    inner = LocalProvider(directory, Unisolated(), max_spool=int(spool))
+    return cast("Provider", BrokenProvider(inner, fault))
 
 
 class BrokenProvider:
@@ -126,7 +128,17 @@ class BrokenProcess:
     async def read(self, fd: int, offset: int, *, ack: int, wait: float, limit: int = 1 << 18) -> Chunk:
         if self._late and self._fault == "streams only what is new":
             raise ProcessGone("Its output went by.")
-        return await self._inner.read(fd, offset, ack=ack, wait=wait, limit=limit)
+        chunk = await self._inner.read(fd, offset, ack=ack, wait=wait, limit=limit)
+        if self._fault == "spoils long outputs" and offset > 1 << 26:
+            return replace(chunk, data=bytes(len(chunk.data)))
+        return chunk
+
+    async def status(self) -> ProcessStatus:
+        status = await self._inner.status()
+        if self._fault == "ends who is not read" and status.running:
+            await self._inner.signal("KILL")
+            return replace(status, running=False, exit_code=-9)
+        return status
 
     async def write(self, offset: int, data: bytes, *, eof: bool = False) -> int:
         if self._fault == "says words twice":

@@ -27,6 +27,7 @@ from tests.broken_provider import broken
 
 MADE = "a box is made"
 KEPT = "a process is kept"
+SLOWED = "nobody reads: it is slowed"
 
 # fault → the check that finds it
 FAULTS = {
@@ -43,6 +44,9 @@ FAULTS = {
     "says words twice": "each word once, in order",
     "streams only what is new": "another bot goes on with it",
     "hears no signals": "interrupt and kill",
+    "keeps all that nobody reads": SLOWED,
+    "ends who is not read": SLOWED,
+    "spoils long outputs": SLOWED,
     "shows other sessions": "sessions are hidden",
     "loses files": "a stop keeps files",
     "always runs": "a stop keeps files",

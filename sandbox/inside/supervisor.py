@@ -3,7 +3,8 @@
     supervisor.py keep --dir DIR            start the program described on stdin, or find it running
     supervisor.py door --root R --port P    pass HTTP requests /p/<key>/… on to the keepers in R/<key>, and
                                             start them: POST /p/<key>/keep, whose body is what `keep` reads;
-                                            with --socket PATH also on a unix socket there
+                                            with --socket PATH also on a unix socket there. GET /port/<n>
+                                            leads to that port of the loopback, by a WebSocket
     supervisor.py ctl DIR METHOD TARGET     one request (body on stdin), for those who can only exec
 
 This file stands alone (Python 3.9+, standard library only), for it is copied into boxes.
@@ -30,7 +31,8 @@ The keeper answers HTTP on the unix socket DIR/sock:
 
 400 bad request · 404 no such place · 409 gap in stdin, or still running · 410 gone: stdin closed or bytes
 reclaimed · 412 a newer fence was seen · 413 body too large · 416 beyond the end · 503 try again ·
-of the door: 401 another token · 500 the keeper did not start · 507 no space for it.
+of the door: 401 another token · 500 the keeper did not start · 502 nothing listens on that port · 507 no
+space for a keeper.
 
 The program writes straight to DIR/stdout and DIR/stderr, so output never waits for the keeper. Bytes
 below `ack` are given back to the disk. More than max_spool unacknowledged bytes pause the program and what
@@ -58,13 +60,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-VERSION = 2  # 2: the door starts keepers and makes its token; keepers answer as in 1
+VERSION = 3  # 2: the door starts keepers and makes its token. 3: it leads to ports. Keepers answer as in 1
 MAX_BODY = 16 << 20  # also the room for stdin that the program has not taken yet
 MAX_HEAD = 64 << 10
 MAX_READ = 8 << 20
 MAX_WAIT = 60.0
 START_PATIENCE = 15.0
 HANDOVER_FD = 100
+MAX_FRAME = 1 << 20
+WEBSOCKET = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+CONTINUED, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 SPOOLS = {1: "stdout", 2: "stderr"}
 FILES = ("sock", "stdout", "stderr", "exit", "keeper", "log", "lock")
 SIGNALS = {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "KILL": signal.SIGKILL}
@@ -798,6 +803,98 @@ def keep(directory: Path) -> str:
     return detach(directory, work)
 
 
+class Visit:
+    """Somebody at the door who is led to a port of the loopback. By a WebSocket (RFC 6455), which providers'
+    proxies let through besides plain requests; no header of theirs reaches what listens there."""
+
+    def __init__(self, connection: socket.socket, headers: dict[str, str], rest: bytes, port: int) -> None:
+        """Raises Refused where nothing listens."""
+        self.key = headers.get("sec-websocket-key", "")
+        if headers.get("upgrade", "").lower() != "websocket" or not self.key:
+            raise Refused(400, "a WebSocket leads to a port")
+        self.near = connection
+        self.read_ahead = rest
+        self.sending = threading.Lock()
+        try:
+            self.far = dial(port)
+        except (OSError, OverflowError) as error:
+            raise Refused(502, f"nothing listens on port {port}") from error
+
+    def lead(self) -> None:
+        """Until one end goes away. Raises OSError, EOFError."""
+        from base64 import b64encode
+        from hashlib import sha1
+
+        word = sha1(f"{self.key}{WEBSOCKET}".encode()).digest()  # noqa: S324 the protocol wants it
+        accepted = b64encode(word).decode()
+        lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
+        lines += [f"Sec-WebSocket-Accept: {accepted}", f"X-Sandpiper-Door: {VERSION}", "", ""]
+        with self.far:
+            self.near.settimeout(None)
+            self.near.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self.near.sendall("\r\n".join(lines).encode())
+            back = threading.Thread(target=self.carry_back, daemon=True)
+            back.start()
+            try:
+                while self.carry_in():
+                    pass
+            finally:
+                with contextlib.suppress(OSError):
+                    self.far.shutdown(socket.SHUT_RDWR)
+                back.join()
+
+    def carry_in(self) -> bool:
+        """One frame; whether more may come."""
+        first, second = self.take(2)
+        length = second & 127
+        if length > 125:
+            length = int.from_bytes(self.take(2 if length == 126 else 8), "big")
+        if not second & 128 or length > MAX_FRAME:
+            raise EOFError
+        mask = int.from_bytes(self.take(4) * (length // 4 + 1), "big") >> 8 * (4 - length % 4)
+        data = (int.from_bytes(self.take(length), "big") ^ mask).to_bytes(length, "big")
+        what = first & 15
+        if what == PING:
+            self.say(PONG, data)
+        elif what in (CONTINUED, TEXT, BINARY):
+            self.far.sendall(data)
+        return what != CLOSE
+
+    def carry_back(self) -> None:
+        try:
+            while data := self.far.recv(32768):
+                self.say(BINARY, data)
+            self.say(CLOSE, b"")
+        except OSError:  # one end went away: let the other direction end too
+            with contextlib.suppress(OSError):
+                self.near.shutdown(socket.SHUT_RDWR)
+
+    def say(self, what: int, data: bytes) -> None:
+        size = len(data)
+        head = bytes([128 | what, size]) if size < 126 else bytes([128 | what, 126]) + size.to_bytes(2, "big")
+        with self.sending:
+            self.near.sendall(head + data)
+
+    def take(self, size: int) -> bytes:
+        while len(self.read_ahead) < size:
+            more = self.near.recv(max(65536, size - len(self.read_ahead)))
+            if not more:
+                raise EOFError
+            self.read_ahead += more
+        taken, self.read_ahead = self.read_ahead[:size], self.read_ahead[size:]
+        return taken
+
+
+def dial(port: int) -> socket.socket:
+    """Many servers listen on one of the two loopbacks only."""
+    try:
+        far = socket.create_connection(("127.0.0.1", port), 10.0)
+    except OSError:
+        far = socket.create_connection(("::1", port), 10.0)
+    far.settimeout(None)
+    return far
+
+
 class Door:
     """Passes /p/<key>/… on to the keeper in R/<key>, and starts it, for those who know the token."""
 
@@ -805,16 +902,20 @@ class Door:
         self.root = root
         self.token = token.encode()
 
-    def handle(self, connection: socket.socket) -> Answer:
+    def handle(self, connection: socket.socket) -> Answer | None:
         try:
-            status, headers, body = self.answer(connection)
+            answer = self.answer(connection)
+            if answer is None:
+                return None
+            status, headers, body = answer
         except Refused as no:
             status, headers, body = no.answer
         except (ValueError, KeyError) as error:
             status, headers, body = as_json({"error": f"bad request: {error}"}, 400)
         return status, {**headers, "X-Sandpiper-Door": str(VERSION)}, body
 
-    def answer(self, connection: socket.socket) -> Answer:
+    def answer(self, connection: socket.socket) -> Answer | None:
+        """None: it was more than a request, and is over."""
         from hmac import compare_digest  # brings OpenSSL, which only the door can afford
 
         method, target, headers, rest = read_head(connection)
@@ -822,6 +923,9 @@ class Door:
             raise Refused(401, "the header X-Sandpiper-Token is missing or wrong")
         if target == "/status":
             return as_json({"version": VERSION})
+        if port := re.fullmatch(r"/port/(\d{1,5})", target):
+            Visit(connection, headers, rest, int(port[1])).lead()
+            return None
         found = re.fullmatch(r"/p/([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})(/.*)", target)
         if found is None:
             raise Refused(404, f"nothing is here: {target}")

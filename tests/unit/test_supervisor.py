@@ -574,7 +574,7 @@ def test_every_answer_of_the_door_says_whose_it_is(root: Path) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", door["port"], timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", target, headers={"X-Sandpiper-Token": token or door["token"]})
-            assert connection.getresponse().headers["X-Sandpiper-Door"] == "2"
+            assert connection.getresponse().headers["X-Sandpiper-Door"] == "3"
 
 
 def test_nothing_but_processes_is_behind_the_door(start: Start, root: Path) -> None:

@@ -91,6 +91,11 @@ def _elsewhere(settings: Settings, where: str, instead: str) -> None:
 def _daytona(settings: Settings) -> Provider:
     about, sandbox = settings.daytona, settings.sandbox
     _elsewhere(settings, "Daytona", "their snapshot says, or SANDPIPER_DAYTONA_EXTRA")
+    if sandbox.ports_host:
+        raise SettingsError(
+            "SANDPIPER_SANDBOX_PORTS_HOST leads to ports through this machine; Daytona signs links to them.",
+            "Leave it out.",
+        )
     return DaytonaProvider(
         Account(
             about.api_key.get_secret_value(),
@@ -120,13 +125,14 @@ def _e2b(settings: Settings) -> Provider:
             life=settings.sandbox.idle_stop,
             network=e2b_network_of(settings.egress.mode, settings.egress.allow),
             extra=about.extra,
-        )
+        ),
+        ports_host=settings.sandbox.ports_host,
     )
 
 
 def _docker(settings: Settings) -> Provider:
     about, sandbox = settings.docker, settings.sandbox
-    local = {"TOOLS": sandbox.tools, "UNSAFE": sandbox.unsafe, "PORTS_HOST": sandbox.ports_host}
+    local = {"TOOLS": sandbox.tools, "UNSAFE": sandbox.unsafe}
     for name, value in local.items():
         if value:
             raise SettingsError(
@@ -142,6 +148,7 @@ def _docker(settings: Settings) -> Provider:
         mode=settings.egress.mode,
         allow=settings.egress.allow,
         loopback=settings.egress.loopback,
+        ports_host=sandbox.ports_host,
         limits=Limits(settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -217,6 +217,15 @@ class Guard:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """To a port of a sandbox. bearer: seconds for which whoever has it may open it, without being asked who
+    they are; 0: it has no end of its own, or is for one person and ends with their Guard."""
+
+    url: str = field(repr=False)
+    bearer: float = 0.0
+
+
 class Process(Protocol):
     """A program in a sandbox, kept by its supervisor, addressed by byte offsets."""
 
@@ -291,12 +300,15 @@ class Sandbox(Protocol):
         followed. Raises SandboxError when it is missing or too large."""
         ...
 
-    async def expose(self, port: int, path: str, guard: Guard | None = None) -> str:
-        """A URL where people reach a TCP port of the box's loopback, until `conceal`. path: a unix socket in
-        the home that leads to it, for providers that have no way of their own to a port; with a guard the
-        entrance of the launch that serves it, "": there is none now. guard: the link is for one person, is
-        opened once and ends. Raises SandboxError, with what would have to be set where there is no such
-        way."""
+    async def expose(self, port: int, path: str, *, entrance: str = "", guard: Guard | None = None) -> Link:
+        """Where people reach a TCP port of the box's loopback, until `conceal(path)`. guard: it is shown to
+        one person, and not for ever. Where the provider signs links instead (Link.bearer), nobody is asked
+        when they are opened.
+
+        For providers that have no way of their own to a port: path: a unix socket in the home that leads to
+        it; entrance: that of the launch that serves it (Launch.entrance), "": there is none now; it is what
+        a guarded one is concealed by. Raises SandboxError, where nothing listens, and with what would have
+        to be set where there is no such way."""
         ...
 
     async def conceal(self, path: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from bot.access import Access
 from bot.answers import Answers
 from bot.errors import Denied, ForgeError, SandboxError, SurfaceBusy, SurfaceError
-from bot.models import Message, SandboxState, Session, TurnState
-from bot.ports import Guard, Store
+from bot.models import Message, SandboxState, Session, ThreadKey, Turn, TurnState
+from bot.ports import Guard, Link, Store
 from bot.sandboxes import Sandboxes
-from bot.sharing import entrance
+from bot.sharing import IN_PUBLIC, anybody_reads, entrance
 from bot.timeline import span
 
 PREVIEW_SECONDS = 3600.0
@@ -35,15 +35,24 @@ class PreviewVerb:
             running = turn is not None and turn.state is TurnState.RUNNING
             path = entrance(sandbox.home, turn) if turn is not None and running else ""
             guard = Guard(PREVIEW_SECONDS, lambda: self._refusal(message, session), _what(message, port))
-            url = await sandbox.expose(port, path, guard)
+            link = await sandbox.expose(port, "", entrance=path, guard=guard)
+            if why := await self._worthless(message.thread, session, turn if running else None, link):
+                await sandbox.conceal(path)
+                return await self._answers.note(message, "not shown", f"I cannot show port {port}. {why}")
         except SandboxError as error:
             return await self._answers.note(message, "not shown", f"I cannot show port {port}. {error}")
-        text = (
-            f"Port {port}, for {message.author.name}: {url}\n"
-            "It opens once, in the browser that is first, within 10 minutes. It ends with the turn, or after "
-            f"{span(PREVIEW_SECONDS)}, or when {message.author.name} may not steer here any more."
-        )
+        text = f"Port {port}, for {message.author.name}: {link.url}\n{_terms(message, link, running)}"
         return await self._answers.note(message, "preview", text)
+
+    async def _worthless(self, thread: ThreadKey, session: Session, turn: Turn | None, link: Link) -> str:
+        """Why a link may not be given after all, or ""."""
+        if link.bearer and anybody_reads(thread, session):
+            return IN_PUBLIC
+        if turn is not None:
+            now = await self._store.open_turn(session.id)
+            if now is None or (now.id, now.attempt) != (turn.id, turn.attempt):
+                return "The turn that served it has ended."
+        return ""
 
     async def _refusal(self, message: Message, session: Session) -> str:
         try:
@@ -55,6 +64,19 @@ class PreviewVerb:
         except (SurfaceBusy, SurfaceError, ForgeError):
             return CANNOT_ASK
         return ""
+
+
+def _terms(message: Message, link: Link, running: bool) -> str:
+    ends = f"It ends {'with the turn, or ' if running else ''}after {span(PREVIEW_SECONDS)}"
+    if link.bearer:
+        return (
+            "Whoever has this link may open it, and nobody is asked who they are: keep it to this thread. "
+            f"{ends}."
+        )
+    return (
+        f"It opens once, in the browser that is first, within 10 minutes. {ends}, or when "
+        f"{message.author.name} may not steer here any more."
+    )
 
 
 def _what(message: Message, port: int) -> str:

@@ -42,10 +42,10 @@ class SandboxSettings(Section):
     idle_stop: seconds without a turn after which a sandbox is stopped; ttl: after which it is deleted with
     all that is in it, 0 = never; retention: after which it is deleted when its owner has left, 0 = never.
     worktree_ttl: seconds after a thread's last turn until its worktree is put away, 0 = never.
-    orphan: seconds without the bot after which an agent ends itself. tools:
-    read-only host directories that boxes see. ports_host: the address of this machine where people reach
-    ports that agents share; without it they don't. memory (bytes, or as in 4GiB), pids (processes and
-    threads), cpus (processors' time): limits of each sandbox; 0: none."""
+    orphan: seconds without the bot after which an agent ends itself. tools: read-only host directories that
+    boxes see. ports_host: the address of this machine where people reach ports of boxes; without it they
+    don't, but by links that a provider signs. memory (bytes, or as in 4GiB), pids (processes and threads),
+    cpus (processors' time): limits of each sandbox; 0: none."""
 
     provider: Literal["local", "daytona", "e2b", "docker"] = "local"
     unsafe: bool = False

@@ -10,17 +10,22 @@ from pathlib import PurePosixPath
 from bot.driver import Driver
 from bot.errors import SandboxError
 from bot.events import FileOffered, PortOffered, Shared
-from bot.models import Launch, Saying, SayingKind, SharedFile, Turn
+from bot.models import Launch, Saying, SayingKind, Session, SharedFile, ThreadKey, Turn
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.shared_files import LARGEST_FILE, SharedFiles
-from bot.timeline import Timeline
+from bot.timeline import Timeline, span
 
 # Where the side tools leave copies of files and sockets of ports, below the home.
 COPIES = ".sandpiper/shared"
 _NAME = re.compile(r"[0-9a-f]{16}")
 
 MOST_WAITING = 100 * 1024 * 1024  # bytes of a turn's files that are not shown yet
+
+IN_PUBLIC = (
+    "Anybody can read this thread, and a link to a port at this provider asks nobody who they are. "
+    "Ask in Slack, or share a file."
+)
 
 Offer = FileOffered | PortOffered
 
@@ -85,17 +90,24 @@ class Sharing:
         if not _is_ours(sandbox, offer.path):
             raise SandboxError("What was offered is none of the ways that are made for it.")
         turn = driver.turn
-        url = await sandbox.expose(offer.port, offer.path)
+        link = await sandbox.expose(offer.port, offer.path)
+        url = link.url
+        if link.bearer and anybody_reads(turn.thread, driver.session):
+            await sandbox.conceal(offer.path)
+            raise SandboxError(IN_PUBLIC)
+        ends = ""
+        if link.bearer:
+            ends = f", and for {span(link.bearer)} at most: whoever has the link may open it"
         what = offer.title or f"Port {offer.port} of the sandbox"
         saying = Saying(
             key=f"port:{turn.id}:{turn.attempt}:{offer.id}:{url}",
             kind=SayingKind.NOTE,
             thread=turn.thread,
             turn=turn.id,
-            text=f"{what}: {url} (for as long as this turn runs)",
+            text=f"{what}: {url} (for as long as this turn runs{ends})",
         )
         await self._store.say(saying)
-        return ShareOutcome(offer, True, url, f"People reach it at {url} until this turn ends.")
+        return ShareOutcome(offer, True, url, f"People reach it at {url} until this turn ends{ends}.")
 
     async def end(self, driver: Driver, sandbox: Sandbox) -> None:
         """Nothing of the turn's is to be reached any more."""
@@ -114,6 +126,12 @@ class Sharing:
         if paths:
             with contextlib.suppress(SandboxError):  # it is no secret there, and its owner's
                 await sandbox.run(Launch(("rm", "-f", "--", *paths), sandbox.home, ours=True))
+
+
+def anybody_reads(thread: ThreadKey, session: Session) -> bool:
+    """Whether strangers read what is said there: a link that asks nobody who they are is not for them."""
+    known = session.repositories
+    return thread.surface == "github" and not (known and all(one.private for one in known))
 
 
 def entrance(home: str, turn: Turn) -> str:

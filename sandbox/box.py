@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,27 @@ class Address:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A provider's link to a port, for whoever has it. token: by which it is taken back."""
+
+    url: str = field(repr=False)
+    port: int
+    token: str = field(repr=False)
+
+
+class Signer(Protocol):
+    """What makes links to ports of one box."""
+
+    async def sign(self, port: int, seconds: float) -> Signed:
+        """One that ends after `seconds`. Raises SandboxError."""
+        ...
+
+    async def revoke(self, signed: Signed) -> None:
+        """It leads nowhere any more. Raises SandboxError."""
+        ...
+
+
 class Box(Protocol):
     """One box at its provider. No verb keeps anything in memory, so many may stand for the same box.
 
@@ -36,6 +57,16 @@ class Box(Protocol):
 
     id: str
     labels: Mapping[str, str]  # as it was made with
+
+    @property
+    def reserved(self) -> Collection[int]:
+        """Ports of its provider's own programs in it, which are nobody's to look at."""
+        ...
+
+    @property
+    def signer(self) -> Signer | None:
+        """None: its provider makes no links to ports."""
+        ...
 
     async def state(self) -> SandboxState: ...
 

@@ -148,6 +148,20 @@ def container(
     return {**body, "Labels": {**labels, MADE_OF: made_of}}
 
 
+def lay_out(place: Path, engine: Engine) -> None:
+    """What of a sandbox's directory the container mounts, but for the way out."""
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place.chmod(0o700)  # for what is below it is open to the user ids of containers
+    door = place / "door"
+    door.mkdir(exist_ok=True)
+    door.chmod(0o777)
+    etc = place / "etc"
+    etc.mkdir(exist_ok=True)
+    for name, text in etc_files(engine).items():
+        (etc / name).write_text(text, encoding="utf-8")
+        (etc / name).chmod(0o644)
+
+
 def etc_files(engine: Engine) -> dict[str, str]:
     """Programs want a name for their user, whatever the image knows."""
     uid, gid = engine.ids

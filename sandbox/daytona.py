@@ -28,16 +28,20 @@ from bot.errors import (
 )
 from bot.models import SandboxState
 from bot.ports import Sandbox
-from sandbox.box import Address, Box, Said
+from sandbox.box import Address, Box, Said, Signed
 from sandbox.daytona_account import OURS, Account, intervals
 from sandbox.daytona_errors import EXTRA, Refusal, meaning, not_made
 from sandbox.remote import RemoteSandbox, the_oldest
+from sandbox.remote_ports import RemotePorts
 
 log = logging.getLogger(__name__)
 
 START_WITHIN = 300.0  # seconds; a box comes back from the archive in minutes
 LOOK_EVERY = 1.0  # seconds, while a box changes its state
 MARK = "code-toolbox-language"  # a label that the SDK adds
+LONGEST_LINK = 86_400  # seconds
+# Its toolbox, terminal and recordings: a link to one of them is as good as the box's own shell.
+RESERVED = frozenset({2280, 22222, 33333})
 
 RUNNING = "started"
 STARTABLE = ("stopped", "paused", "archived", "archiving")
@@ -58,9 +62,12 @@ STATES = {
 
 
 class DaytonaBox:
+    reserved = RESERVED
+
     def __init__(self, client: Any, sandbox: Any, account: Account) -> None:
         self._client = client
         self._account = account
+        self.signer = self
         self.id: str = sandbox.id
         self.labels: Mapping[str, str] = {k: v for k, v in sandbox.labels.items() if k != MARK}
 
@@ -196,6 +203,17 @@ class DaytonaBox:
             link.url, {"X-Daytona-Preview-Token": link.token, "X-Daytona-Skip-Preview-Warning": "true"}
         )
 
+    async def sign(self, port: int, seconds: float) -> Signed:
+        sandbox = await self._running()
+        with told(""):  # a 404 says nothing about the box, which was there a moment ago
+            link = await sandbox.create_signed_preview_url(port, min(math.ceil(seconds), LONGEST_LINK))
+        return Signed(link.url, port, link.token)
+
+    async def revoke(self, signed: Signed) -> None:
+        sandbox = await self._fresh()
+        with told(""):
+            await sandbox.expire_signed_preview_url(signed.port, signed.token)
+
     async def _running(self) -> Any:
         sandbox = await self._fresh()
         said = state_said(sandbox)
@@ -245,6 +263,7 @@ class DaytonaProvider:
         )
         self._client: Any = AsyncDaytona(config)
         self._http = httpx.AsyncClient(trust_env=False)
+        self._ports = RemotePorts()
 
     async def check(self) -> None:
         await self._boxes({}, first=True)
@@ -291,6 +310,7 @@ class DaytonaProvider:
         return self._sandbox(self._box(sandbox))
 
     async def close(self) -> None:
+        await self._ports.close()
         await self._http.aclose()
         await self._client.close()
 
@@ -313,7 +333,7 @@ class DaytonaProvider:
 
     def _sandbox(self, box: Box) -> RemoteSandbox:
         env = {**self._account.extra.get("env_vars", {}), **self._account.extra.get("secrets", {})}
-        return RemoteSandbox(box, self._http, inherited=tuple(env))
+        return RemoteSandbox(box, self._http, inherited=tuple(env), ports=self._ports)
 
 
 def parameters_of(account: Account, labels: Mapping[str, str]) -> Any:

@@ -45,9 +45,9 @@ from sandbox.container import (
     Engine,
     checked,
     container,
-    etc_files,
     fit,
     home_archive,
+    lay_out,
     state_of,
 )
 from sandbox.container_errors import in_our_words
@@ -57,8 +57,9 @@ from sandbox.local_egress import Egress
 from sandbox.machine import host_of
 from sandbox.registry_login import Login, login_of
 from sandbox.remote import RemoteSandbox
+from sandbox.remote_ports import RemotePorts
 from sandbox.remote_supervisor import DOOR_PORT, persistently
-from sandbox.unix_door import UnixDoors
+from sandbox.unix_door import UnixDoors, connector
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +74,15 @@ KILLS = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_contr
 
 
 class DockerBox:
+    signer = None
+
     def __init__(self, provider: DockerProvider, id: str, labels: Mapping[str, str]) -> None:
         self._provider = provider
         self.id = id
         self.labels: Mapping[str, str] = {k: v for k, v in labels.items() if k != provider.mark}
         self.place = provider.directory / id
         self.egress = provider.egress_of(id)
+        self.reserved = provider.led
 
     async def state(self) -> SandboxState:
         await self._provider.labels_of(self.id)
@@ -116,8 +120,7 @@ class DockerBox:
             await self._container().delete(force=True)
         await self._provider.clear(self.id)
         with self._told(404):
-            volume = await self._provider.client.volumes.get(self.id)
-            await volume.delete()
+            await (await self._provider.client.volumes.get(self.id)).delete()
 
     async def touch(self, idle_stop: float) -> None:
         """It does not stop itself; but the proxy beside it can have died under it."""
@@ -166,20 +169,12 @@ class DockerBox:
         return None
 
     async def _way_out(self) -> None:
-        self.place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.place.chmod(0o700)  # for what is below it is open to the user ids of containers
-        door = self.place / "door"
-        door.mkdir(exist_ok=True)
-        door.chmod(0o777)
-        etc = self.place / "etc"
-        etc.mkdir(exist_ok=True)
-        for name, text in etc_files(self._provider.engine).items():
-            (etc / name).write_text(text, encoding="utf-8")
-            (etc / name).chmod(0o644)
+        lay_out(self.place, self._provider.engine)
         await self.egress.ensure(self.services())
 
     def services(self, more: Sequence[int] = ()) -> tuple[str, ...]:
         """What of this machine it reaches: what the operator named, and these ports."""
+        self._provider.led.update(more)
         return tuple(f"127.0.0.1:{port}" for port in dict.fromkeys((*self._provider.loopback, *more)))
 
     async def _make(self, about: dict[str, Any] | None) -> None:
@@ -214,12 +209,11 @@ class DockerBox:
         """Run a program as the box's user; its exit code. said: takes its stdout, or if it is a bytearray
         also its stderr."""
         word = secrets.token_hex(8)
+        command = that_says_its_end(argv, word)
         try:
             async with asyncio.timeout(timeout):
                 with self._told():
-                    made = await self._container().exec(
-                        that_says_its_end(argv, word), stdin=stdin is not None
-                    )
+                    made = await self._container().exec(command, stdin=stdin is not None)
                     async with made.start() as stream:
                         code = await listen(stream, said, stdin, word)
         except (SandboxError, TimeoutError) as error:
@@ -238,8 +232,8 @@ class DockerBox:
 
 
 class DockerSandbox(RemoteSandbox):
-    def __init__(self, box: DockerBox, client: httpx.AsyncClient) -> None:
-        super().__init__(box, client, host="127.0.0.1", socket=f"{DOOR}/sock")
+    def __init__(self, box: DockerBox, client: httpx.AsyncClient, ports: RemotePorts) -> None:
+        super().__init__(box, client, host="127.0.0.1", socket=f"{DOOR}/sock", ports=ports)
         self._docker = box
 
     async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
@@ -271,18 +265,20 @@ def docker_provider(
     mode: EgressMode = "registries",
     allow: Sequence[str] = (),
     loopback: Sequence[str] = (),
+    ports_host: str = "",
     limits: Limits | None = None,
 ) -> DockerProvider:
     """The provider that the operator's settings describe. Raises SettingsError that names the variable,
     ProviderUnavailable where the SDK is not installed."""
     engine = checked(Engine(host, image, runtime, user, limits or Limits()))
-    return DockerProvider(directory, engine, hosts_of(mode, allow), loopback=loopback_of(loopback))
+    services = loopback_of(loopback)
+    return DockerProvider(directory, engine, hosts_of(mode, allow), loopback=services, ports_host=ports_host)
 
 
 class DockerProvider:
     """directory: of this machine, and the same path for the engine. allow: host:port patterns that boxes
     reach. loopback: ports of services on this machine that all boxes reach. mark: the label of all that is
-    ours at the engine."""
+    ours at the engine. ports_host: where people reach boxes' ports."""
 
     name = "docker"
     warning = ""
@@ -297,6 +293,7 @@ class DockerProvider:
         *,
         loopback: Sequence[int] = (),
         mark: str = "sandpiper",
+        ports_host: str = "",
     ) -> None:
         try:
             from aiodocker import Docker
@@ -307,11 +304,13 @@ class DockerProvider:
         self.directory = directory.absolute()
         self.engine = engine
         self.loopback = tuple(loopback)
+        self.led = set(loopback)  # ports of this machine that boxes were ever led to
         self.mark = mark
         self._allow = tuple(allow)
         self._sdk = Docker
         self._docker: Any = None
         self._http = httpx.AsyncClient(transport=UnixDoors(self._socket_of), trust_env=False)
+        self._ports = RemotePorts(ports_host, connector(self._socket_of))
         self._egress: dict[str, Egress] = {}
         self._pulling = asyncio.Lock()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -361,6 +360,7 @@ class DockerProvider:
 
     async def close(self) -> None:
         """Containers and proxies go on by themselves."""
+        await self._ports.close()
         await self._http.aclose()
         if self._docker is not None:
             await self._docker.close()
@@ -417,7 +417,7 @@ class DockerProvider:
         return self._egress[id]
 
     def _sandbox(self, id: str, labels: Mapping[str, str]) -> DockerSandbox:
-        return DockerSandbox(DockerBox(self, id, labels), self._http)
+        return DockerSandbox(DockerBox(self, id, labels), self._http, self._ports)
 
     def _socket_of(self, host: str) -> Path | None:
         return self.directory / host / "door" / "sock" if ID.fullmatch(host) else None

@@ -35,6 +35,7 @@ from bot.models import SandboxState
 from bot.ports import Sandbox
 from sandbox.box import Address, Box, Said
 from sandbox.remote import RemoteSandbox, the_oldest
+from sandbox.remote_ports import RemotePorts
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ FREEZES = (
     6,
 )  # the first envd that freezes the file system for a pause; before, one may tear its journal
 PAGE = 100
+RESERVED = frozenset({49983})  # its own program in each box
 KEY, TEMPLATE_SETTING, EXTRA = "SANDPIPER_E2B_API_KEY", "SANDPIPER_E2B_TEMPLATE", "SANDPIPER_E2B_EXTRA"
 
 STATES = {"running": SandboxState.RUNNING, "paused": SandboxState.STOPPED}
@@ -86,6 +88,9 @@ class E2BBox:
     """`_link`: the SDK's own object for the box, once there was need of it. It has the box's addresses and
     tokens, and knows nothing of its state. It is kept, since to ask for it anew (`connect`) would wake a
     box that somebody has just stopped."""
+
+    reserved = RESERVED
+    signer = None
 
     def __init__(
         self, client: Any, account: Account, id: str, labels: Mapping[str, str], link: Any = None
@@ -260,8 +265,10 @@ class E2BProvider:
     separates_sessions = False  # one user, one file system
     shares_agents = False
 
-    def __init__(self, account: Account) -> None:
-        """Raises ProviderUnavailable without the SDK, and SettingsError where `extra` is none of its."""
+    def __init__(self, account: Account, *, ports_host: str = "") -> None:
+        """ports_host: the address of this machine on which people reach ports of boxes, "": they don't.
+
+        Raises ProviderUnavailable without the SDK, and SettingsError where `extra` is none of its."""
         try:
             from e2b import E2B
         except ImportError as error:
@@ -278,6 +285,7 @@ class E2BProvider:
             debug=False,
         ).AsyncSandbox
         self._http = httpx.AsyncClient(trust_env=False)
+        self._ports = RemotePorts(ports_host)
         own = set(account.extra.get("network", {})) & {"allow_out", "deny_out"}
         self.warning = f"{EXTRA} says where sandboxes may go, and SANDPIPER_EGRESS_* does not." if own else ""
 
@@ -317,6 +325,7 @@ class E2BProvider:
         return self._sandbox(self._box(about))
 
     async def close(self) -> None:
+        await self._ports.close()
         await self._http.aclose()
 
     async def _boxes(self, labels: Mapping[str, str]) -> list[E2BBox]:
@@ -334,7 +343,8 @@ class E2BProvider:
         return E2BBox(self._client, self._account, about.sandbox_id, dict(about.metadata))
 
     def _sandbox(self, box: Box) -> RemoteSandbox:
-        return RemoteSandbox(box, self._http, inherited=tuple(self._account.extra.get("envs", {})))
+        inherited = tuple(self._account.extra.get("envs", {}))
+        return RemoteSandbox(box, self._http, inherited=inherited, ports=self._ports)
 
 
 def check_extra(extra: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ from bot.errors import (
     SettingsError,
 )
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
-from bot.ports import Guard
+from bot.ports import Guard, Link
 from sandbox.bubblewrap import Options, Place
 from sandbox.cgroups import SETTINGS, Limits
 from sandbox.egress_modes import EgressMode, hosts_of, loopback_of
@@ -304,13 +304,13 @@ class LocalSandbox:
             log.warning("sandbox %s: %s", self.id, error)
         return KeptProcess(key, fence, KeeperSocket(directory))
 
-    async def expose(self, port: int, path: str, guard: Guard | None = None) -> str:
+    async def expose(self, port: int, path: str, *, entrance: str = "", guard: Guard | None = None) -> Link:
         await self._running()
         if guard is None:
             return await self._ports.expose(self._place.home, self._in_home(path))
-        if not path:
+        if not entrance:
             raise SandboxError("Servers in this sandbox end with their turn, and none runs in this thread.")
-        return await self._ports.preview(self._place.home, self._in_home(path), port, guard)
+        return await self._ports.preview(self._place.home, self._in_home(entrance), port, guard)
 
     async def conceal(self, path: str) -> None:
         await self._ports.conceal(self._place.home / self._in_home(path))

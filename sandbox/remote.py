@@ -26,10 +26,11 @@ from bot.errors import (
     SandboxUnreachable,
 )
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
-from bot.ports import Guard
+from bot.ports import Guard, Link
 from sandbox.box import Box
 from sandbox.execute import CLIP
 from sandbox.process import END_WITHIN, KeptProcess, Reply, description, understood
+from sandbox.remote_ports import RemotePorts
 from sandbox.remote_supervisor import (
     DOOR_PORT,
     CommandFailed,
@@ -68,7 +69,8 @@ class RemoteSandbox:
     it runs, or `start` has returned.
 
     port, host: where the supervisor's door listens in the box. socket: where it listens besides; a path
-    in the box, "": nowhere. inherited: names of the box's own environment that programs get too.
+    in the box, "": nowhere. inherited: names of the box's own environment that programs get too. ports: how
+    people reach other ones.
     """
 
     def __init__(
@@ -80,11 +82,13 @@ class RemoteSandbox:
         host: str = "0.0.0.0",  # noqa: S104
         inherited: tuple[str, ...] = (),
         socket: str = "",
+        ports: RemotePorts | None = None,
     ) -> None:
         self.id: str = box.id
         self.labels: Mapping[str, str] = box.labels
         self._box = box
         self._port = port
+        self._ports = ports or RemotePorts()
         self._supervisor = RemoteSupervisor(
             box, client, port=port, host=host, socket=socket, inherited=inherited
         )
@@ -200,21 +204,14 @@ class RemoteSandbox:
         await process.status()
         return process
 
-    async def expose(self, port: int, path: str, guard: Guard | None = None) -> str:
-        if guard is not None:
-            raise SandboxError("This sandbox's provider has no link that would be for one person only.")
-        address = await persistently(lambda: self._box.door(port)) if port != self._port else None
-        if address is None:
-            raise SandboxError(f"Port {port} of this sandbox cannot be reached from outside.")
-        if address.headers:
-            raise SandboxError(
-                f"Port {port} of this sandbox can only be reached with a header that browsers do not send.",
-                "This provider has no address that people could open.",
-            )
-        return address.url
+    async def expose(self, port: int, path: str, *, entrance: str = "", guard: Guard | None = None) -> Link:
+        if port == self._port or port in self._box.reserved:
+            raise SandboxError(f"Port {port} of this sandbox is not the agent's to show.")
+        key = path if guard is None else entrance
+        return await self._ports.expose(self._box, self._supervisor, port, key, guard)
 
     async def conceal(self, path: str) -> None:
-        """The address is the provider's own; it leads nowhere when nothing listens on the port any more."""
+        await self._ports.conceal(self._box.id, path)
 
     async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         """Egress rules are the provider's, and none tells whom they refused."""

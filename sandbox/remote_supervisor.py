@@ -181,8 +181,7 @@ class RemoteSupervisor:
             reply = await self._knock(door, method, f"/p/{key}{target}", body, wait)
             if reply is not None:
                 return reply
-            if self._door is door:
-                self._door = None
+            self.shut(door)
         else:
             log.warning("box %s: the supervisor's door does not answer; commands do its work", self._box.id)
             self._rests_until = asyncio.get_running_loop().time() + DOOR_REST
@@ -234,6 +233,15 @@ class RemoteSupervisor:
         await self._shell(unpack, "", COMMAND_TIMEOUT)
 
     # the door
+
+    async def door(self) -> Door | None:
+        """For who goes through it to a port; None: it is not to be had now."""
+        return await self._open()
+
+    def shut(self, door: Door) -> None:
+        """It did not answer: ask for another one."""
+        if self._door is door:
+            self._door = None
 
     async def _open(self) -> Door | None:
         """The door, with an address and a token that held a moment ago; None: it is not to be had now."""

@@ -7,12 +7,16 @@ the bot speak to a socket of this machine: what is opened is looked at, and the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import aiohttp
 import httpx
+
+from sandbox.box import Address
 
 MAX_HEAD = 64 << 10
 PIECE = 1 << 16
@@ -51,13 +55,36 @@ class UnixDoors(httpx.AsyncBaseTransport):
 
 async def connect(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Raises OSError, also for what is no socket."""
+    with held(path) as name:
+        return await asyncio.open_unix_connection(name, limit=MAX_HEAD)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[str]:
+    """A name of the socket that is there now, and of nothing that comes into its place. Raises OSError."""
     place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISSOCK(os.fstat(place).st_mode):
             raise FileNotFoundError("it is not a socket")
-        return await asyncio.open_unix_connection(f"/proc/self/fd/{place}", limit=MAX_HEAD)
+        yield f"/proc/self/fd/{place}"
     finally:
         os.close(place)
+
+
+def connector(
+    place: Callable[[str], Path | None],
+) -> Callable[[Address], contextlib.AbstractContextManager[aiohttp.BaseConnector]]:
+    """For connections that stay: place as above. Raises OSError."""
+
+    @contextlib.contextmanager
+    def by_socket(address: Address) -> Iterator[aiohttp.BaseConnector]:
+        path = place(httpx.URL(address.url).host)
+        if path is None:
+            raise FileNotFoundError(f"there is no box at {address.url}")
+        with held(path) as name:
+            yield aiohttp.UnixConnector(name)
+
+    return by_socket
 
 
 def _head(data: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,8 @@ class DaytonaServer:
         self.looks = 0
         self.page = 100
         self.previews = True
+        self.signed: dict[str, tuple[str, int, float]] = {}  # token → box, port, end
+        self.later = 0.0  # seconds that its clock is ahead
         self.begun: Callable[[], Awaitable[None]] | None = None  # instead of a box's beginning
         self._made = 0
         self._coming: dict[str, tuple[int, Callable[[], Awaitable[None]]]] = {}
@@ -83,10 +86,14 @@ class DaytonaServer:
         route("POST", f"{box}/autoarchive/{{minutes}}", self._interval("auto_archive_interval"))
         route("POST", f"{box}/autodelete/{{minutes}}", self._interval("auto_delete_interval"))
         route("GET", f"{box}/ports/{{port}}/preview-url", self._preview_url)
+        signed = f"{box}/ports/{{port}}/signed-preview-url"
+        route("GET", signed, self._sign)
+        route("POST", f"{signed}/{{token}}/expire", self._expire)
         route("POST", "/toolbox/{id}/process/execute", self._execute)
         route("POST", "/toolbox/{id}/files/bulk-upload", self._upload)
         route("POST", "/toolbox/{id}/files/bulk-download", self._download)
         route("*", "/preview/{id}/{port}{rest:.*}", self._preview)
+        route("*", "/signed/{token}{rest:.*}", self._signed)
         route("*", "/elsewhere/{rest:.*}", self._elsewhere)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
@@ -128,7 +135,7 @@ class DaytonaServer:
         said = f"{request.method} {request.path}"
         self.asked.append(said)
         if (
-            not request.path.startswith("/preview/")
+            not request.path.startswith(("/preview/", "/signed/"))
             and request.headers.get("Authorization") != f"Bearer {KEY}"
         ):
             return _refused(401, "Invalid credentials")
@@ -376,10 +383,43 @@ class DaytonaServer:
         box = self._asked_for(request)
         if request.headers.get("X-Daytona-Preview-Token") != self.tokens[box.id]:
             return web.Response(status=401)
+        return await self._passed_on(request, box, int(request.match_info["port"]))
+
+    async def _sign(self, request: web.Request) -> web.Response:
+        from daytona_api_client_async import SignedPortPreviewUrl
+
+        box = self._asked_for(request)
+        port, seconds = int(request.match_info["port"]), int(request.query.get("expiresInSeconds", 60))
+        if not self.previews:
+            return _refused(403, "Previews are disabled for this organization")
+        if not 0 < port < 65536:
+            return _refused(400, "Invalid port")
+        if not 1 <= seconds <= 86400:
+            return _refused(400, "expiresInSeconds must be between 1 second and 24 hours")
+        token = secrets.token_hex(8)
+        self.signed[token] = (box.id, port, time.monotonic() + self.later + seconds)
+        # There it is a host of its own: <port>-<token>.<the domain of its proxy>.
+        url = f"{self.url}/signed/{token}/"
+        about = SignedPortPreviewUrl(sandbox_id=box.id, port=port, token=token, url=url)
+        return web.json_response(about.to_dict())
+
+    async def _expire(self, request: web.Request) -> web.Response:
+        box = self._asked_for(request)
+        token, port = request.match_info["token"], int(request.match_info["port"])
+        if self.signed.get(token, ())[:2] == (box.id, port):
+            del self.signed[token]
+        return web.Response()
+
+    async def _signed(self, request: web.Request) -> web.Response:
+        id, port, end = self.signed.get(request.match_info["token"], ("", 0, 0.0))
+        if time.monotonic() + self.later >= end:
+            return web.Response(status=401, text="unauthorized")
+        return await self._passed_on(request, self.box(id), port)
+
+    async def _passed_on(self, request: web.Request, box: DirectoryBox, port: int) -> web.Response:
         if await box.state() is not SandboxState.RUNNING:
             return web.Response(status=502)
         kept = {k: v for k, v in request.headers.items() if k.lower() not in ("host", "content-length")}
-        port = int(request.match_info["port"])
         inner = f"http://127.0.0.1:{box.port if port == DOOR_PORT else port}{request.match_info['rest']}"
         if request.query_string:
             inner += "?" + request.query_string

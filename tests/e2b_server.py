@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import httpx
-from aiohttp import web
+from aiohttp import ClientError, ClientSession, ClientWebSocketResponse, WSServerHandshakeError, web
 from aiohttp.typedefs import Handler
 from e2b.api.client.models import (
     ConnectSandboxV2,
@@ -60,7 +60,9 @@ class NearE2B(E2BProvider):
     def _sandbox(self, box: Box) -> RemoteSandbox:
         inherited = tuple(self._account.extra.get("envs", {}))
         port = int(box.id.rpartition("-")[2])
-        return RemoteSandbox(box, self._http, port=port, host="127.0.0.1", inherited=inherited)
+        return RemoteSandbox(
+            box, self._http, port=port, host="127.0.0.1", inherited=inherited, ports=self._ports
+        )
 
 
 @dataclass
@@ -417,7 +419,9 @@ class E2BServer:
                     file.write(await part.read())  # type: ignore[union-attr]
         return web.json_response([{"name": path.name, "type": "file", "path": str(path)}])
 
-    async def _passed_on(self, request: web.Request, port: str) -> web.Response:
+    async def _passed_on(self, request: web.Request, port: str) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._websocket(request, port)
         kept = {k: v for k, v in request.headers.items() if k.lower() not in ("host", "content-length")}
         inner = f"http://127.0.0.1:{port}{request.match_info['rest']}"
         if request.query_string:
@@ -429,6 +433,41 @@ class E2BServer:
         drop = ("content-length", "transfer-encoding", "connection", "date", "server")
         headers = {k: v for k, v in got.headers.items() if k.lower() not in drop}
         return web.Response(status=got.status_code, body=got.content, headers=headers)
+
+    async def _websocket(self, request: web.Request, port: str) -> web.StreamResponse:
+        """Message by message, as a proxy may that reads them."""
+        drop = ("host", "connection", "upgrade")
+        kept = {
+            k: v
+            for k, v in request.headers.items()
+            if k.lower() not in drop and not k.lower().startswith("sec-websocket-")
+        }
+        near = web.WebSocketResponse(autoping=True)
+        async with ClientSession() as session:
+            try:
+                url = f"http://127.0.0.1:{port}{request.match_info['rest']}"
+                far = await session.ws_connect(url, headers=kept)
+            except WSServerHandshakeError as refused:
+                mark = {k: v for k, v in (refused.headers or {}).items() if k.lower() == "x-sandpiper-door"}
+                return web.Response(status=refused.status, headers=mark)
+            except ClientError:
+                return _error(502, "The sandbox is running but port is not open")
+            await near.prepare(request)
+            both = [asyncio.ensure_future(_relay(*ends)) for ends in ((near, far), (far, near))]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            for task in both:
+                task.cancel()
+            await far.close()
+            await near.close()
+        return near
+
+
+async def _relay(
+    source: web.WebSocketResponse | ClientWebSocketResponse,
+    target: web.WebSocketResponse | ClientWebSocketResponse,
+) -> None:
+    async for message in source:
+        await target.send_bytes(message.data)
 
 
 async def _outputs(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str, str]]:

@@ -25,6 +25,7 @@ from bot.models import SandboxState
 from bot.ports import Sandbox
 from sandbox.box import Address, Said
 from sandbox.remote import RemoteSandbox
+from sandbox.remote_ports import RemotePorts
 
 PATH = f"/usr/local/bin:/usr/bin:/bin:{Path(sys.base_prefix, 'bin')}"
 
@@ -35,6 +36,9 @@ class DirectoryBox:
     What runs in it is known by its HOME, so that stopping it ends whatever has detached itself, as the end
     of a machine would.
     """
+
+    reserved = ()
+    signer = None
 
     def __init__(self, root: Path, *, door: bool = True) -> None:
         self.id = root.name
@@ -144,8 +148,9 @@ class DirectoryProvider:
     separates_sessions = False  # one user, one file system
     shares_agents = False
 
-    def __init__(self, directory: Path, *, door: bool = True) -> None:
+    def __init__(self, directory: Path, *, door: bool = True, ports_host: str = "") -> None:
         self._directory = directory
+        self._ports = RemotePorts(ports_host)
         self._door = door
         self._client = httpx.AsyncClient(trust_env=False)
         directory.mkdir(parents=True, exist_ok=True)
@@ -178,11 +183,12 @@ class DirectoryProvider:
         return sandbox
 
     async def close(self) -> None:
+        await self._ports.close()
         await self._client.aclose()
 
     def _sandbox(self, root: Path) -> RemoteSandbox:
         box = DirectoryBox(root, door=self._door)
-        return RemoteSandbox(box, self._client, port=box.port, host="127.0.0.1")
+        return RemoteSandbox(box, self._client, port=box.port, host="127.0.0.1", ports=self._ports)
 
 
 def free_port() -> int:

@@ -71,7 +71,7 @@ from bot.models import (
     ThreadKey,
     Work,
 )
-from bot.ports import Guard
+from bot.ports import Guard, Link
 from bot.shared_files import content
 from bot.timeline import Timeline
 
@@ -579,6 +579,7 @@ class HostSandbox:
         self.starved = 0
         self.exposed: dict[str, int] = {}
         self.guards: dict[str, Guard] = {}
+        self.bearer = 0.0  # seconds of its links, where they ask nobody
 
     async def state(self) -> SandboxState:
         return SandboxState.RUNNING
@@ -627,13 +628,14 @@ class HostSandbox:
             raise ProcessGone(f"no process {key}")
         return process
 
-    async def expose(self, port: int, path: str, guard: Guard | None = None) -> str:
+    async def expose(self, port: int, path: str, *, entrance: str = "", guard: Guard | None = None) -> Link:
         if guard is not None:
+            path = entrance
             if not path:
                 raise SandboxError("No turn runs.")
             self.guards[path] = guard
         self.exposed[path] = port
-        return f"http://box.example:{port}/"
+        return Link(f"http://box.example:{port}/", self.bearer)
 
     async def conceal(self, path: str) -> None:
         self.exposed.pop(path, None)

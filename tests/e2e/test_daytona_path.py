@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import httpx
 import pytest
 import pytest_asyncio
 
 from handlers.playground.bot_process import BotFailed
 from tests.daytona_server import KEY, DaytonaServer
-from tests.e2e.rig import Rig, rig
+from tests.e2e.rig import REFUSED, Rig, rig
 from tests.e2e.witness import Witness, until
+from tests.remote_boxes import free_port
 
 pytest.importorskip("daytona", reason="the extra `daytona` is not installed")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -181,6 +184,43 @@ async def test_a_provider_that_is_away_in_mid_turn_leaves_the_agent_at_its_work(
     cloud.server.faults.clear()
     await cloud.rig.final(root)
     await cloud.witness.once(root, commits=["Add away"])
+
+
+async def test_a_preview_is_a_link_that_shows_the_page_and_ends(cloud: Cloud) -> None:
+    r, port = cloud.rig, free_port()
+    serve = f"echo 'hello people' >page.txt; python3 -m http.server {port} --bind 127.0.0.1 >~/log 2>&1 &"
+    up = f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}))'"
+    wait = f"until {up} 2>/dev/null; do sleep 0.1; done"
+    root = r.mention(f"!run {serve} {wait}\n" + GATE.format("page") + "!run rm page.txt\n!answer Shown.")
+    await cloud.reached("page")
+
+    async def link(ask: str, count: int) -> str:
+        r.reply(root, ask)
+        await r.slack_until(lambda: len(links(r, root)) == count)
+        return links(r, root)[-1]
+
+    async with httpx.AsyncClient(trust_env=False) as anybody:
+        first = await link(f"preview {port}", 1)
+        assert (await anybody.get(f"{first}page.txt")).text == "hello people\n"
+        cloud.server.later = 3601.0
+        assert (await anybody.get(f"{first}page.txt")).status_code == 401
+        second = await link(f"preview {port}", 2)
+        assert (await anybody.get(f"{second}page.txt")).status_code == 200
+        r.reply(root, f"preview {free_port()}")
+        await r.slack_until(lambda: any("Nothing listens" in note for note in r.notes(root)))
+        refused = r.reply(root, f"preview {port}", by="U_EVE")
+        await r.marked(refused, REFUSED)
+        cloud.open("page")
+        await r.final(root)
+        assert (await anybody.get(f"{second}page.txt")).status_code == 401, "it ends with the turn"
+    assert len(links(r, root)) == 2
+    assert all("Whoever has this link may open it" in note for note in r.notes(root) if "/signed/" in note)
+
+
+def links(r: Rig, root: str) -> list[str]:
+    return [
+        found[0] for note in r.notes(root) if (found := re.search(r"http://[^ >|]+/signed/[0-9a-f]+/", note))
+    ]
 
 
 async def test_a_box_that_is_gone_is_replaced_and_the_thread_told(cloud: Cloud) -> None:

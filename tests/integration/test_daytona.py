@@ -320,7 +320,7 @@ async def test_without_a_preview_commands_do_the_work(server: DaytonaServer, mak
     sandbox = await make().create(ANA)
     said = await sandbox.run(Launch(("sh", "-c", "cat; echo err >&2"), cwd=sandbox.home), stdin=b"in")
     assert (said.code, said.out, said.err) == (0, b"in", b"err\n")
-    with pytest.raises(SandboxError, match="cannot be reached from outside"):
+    with pytest.raises(SandboxError, match="Previews are disabled"):
         await sandbox.expose(3000, "")
 
 

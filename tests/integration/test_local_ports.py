@@ -19,7 +19,8 @@ from bot.ports import Process
 from sandbox.bubblewrap import Options
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
 from sandbox.local import LocalProvider, LocalSandbox
-from sandbox.local_ports import CONNECTIONS, LocalPorts
+from sandbox.local_ports import LocalPorts
+from sandbox.port_ways import CONNECTIONS
 from tests.boxes import cannot_be_tested
 
 # Runs a server and shares its port, as an agent would.
@@ -82,13 +83,13 @@ async def get(url: str) -> httpx.Response:
 async def test_people_reach_a_server_in_the_box(sandbox: LocalSandbox, port: int) -> None:
     process = await sandbox.spawn("agent", serving(port), fence=1, orphan_after=60)
     path = json.loads(await line(process))["arguments"]["path"]
-    url = await sandbox.expose(port, path)
+    url = (await sandbox.expose(port, path)).url
     assert (await get(f"{url}page.txt")).text == "hello from the box\n"
     several = await asyncio.gather(*(get(f"{url}page.txt") for _ in range(20)))
     assert {answer.status_code for answer in several} == {200}
     assert (await get(f"{url}nothing")).status_code == 404
     # Again, as after a restart of the bot: another way, and the earlier one is no more.
-    again = await sandbox.expose(port, path)
+    again = (await sandbox.expose(port, path)).url
     assert (await get(f"{again}page.txt")).status_code == 200
     await sandbox.conceal(path)
     await sandbox.conceal(path)
@@ -100,7 +101,7 @@ async def test_people_reach_a_server_in_the_box(sandbox: LocalSandbox, port: int
 async def test_a_way_ends_with_its_program(sandbox: LocalSandbox, port: int) -> None:
     process = await sandbox.spawn("agent", serving(port), fence=1, orphan_after=60)
     path = json.loads(await line(process))["arguments"]["path"]
-    url = await sandbox.expose(port, path)
+    url = (await sandbox.expose(port, path)).url
     await process.signal("KILL")
     while not (await process.read(1, 0, ack=0, wait=10)).eof:
         pass
@@ -160,7 +161,7 @@ async def test_a_socket_that_becomes_a_link_later_leads_nowhere(
 ) -> None:
     process = await sandbox.spawn("agent", serving(port), fence=1, orphan_after=60)
     path = json.loads(await line(process))["arguments"]["path"]
-    url = await sandbox.expose(port, path)
+    url = (await sandbox.expose(port, path)).url
     here = home_of(sandbox, tmp_path) / path.removeprefix(f"{sandbox.home}/")
     here.unlink()
     here.symlink_to(another)
@@ -172,7 +173,7 @@ async def test_connections_are_counted_and_end_with_the_way(tmp_path: Path) -> N
     with listening(tmp_path, "way") as server:
         server.listen(CONNECTIONS + 10)
         ports = LocalPorts("127.0.0.1")
-        url = await ports.expose(tmp_path, "way")
+        url = (await ports.expose(tmp_path, "way")).url
         port = int(url.rstrip("/").rpartition(":")[2])
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CONNECTIONS)]
         async with asyncio.timeout(20):

@@ -78,7 +78,7 @@ async def shown(sandbox: LocalSandbox, entrance: str, guard: Guard) -> str:
     async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(SandboxError):
-                return await sandbox.expose(PORT, entrance, guard)
+                return (await sandbox.expose(PORT, "", entrance=entrance, guard=guard)).url
             await asyncio.sleep(0.05)
 
 
@@ -134,12 +134,12 @@ async def test_where_nothing_of_the_agents_listens_is_said(sandbox: LocalSandbox
     async with serving(sandbox) as entrance:
         await shown(sandbox, entrance, guard())
         with pytest.raises(SandboxError, match=f"Nothing listens on port {port}"):
-            await sandbox.expose(port, entrance, guard())
+            await sandbox.expose(port, "", entrance=entrance, guard=guard())
 
 
 async def test_without_a_turn_nothing_is_served(sandbox: LocalSandbox) -> None:
     with pytest.raises(SandboxError, match="end with their turn"):
-        await sandbox.expose(PORT, "", guard())
+        await sandbox.expose(PORT, "", guard=guard())
 
 
 async def test_an_entrance_that_leads_out_of_the_box_is_not_taken(
@@ -151,4 +151,4 @@ async def test_an_entrance_that_leads_out_of_the_box_is_not_taken(
         entrance = f"{sandbox.home}/at"
         await sandbox.run(Launch(("ln", "-s", str(ours), entrance), "/"))
         with pytest.raises(SandboxError, match="no server behind"):
-            await sandbox.expose(PORT, entrance, guard())
+            await sandbox.expose(PORT, "", entrance=entrance, guard=guard())

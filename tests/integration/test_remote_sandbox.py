@@ -480,10 +480,10 @@ async def test_services_of_the_bots_machine_are_refused_in_words(stage: Stage) -
 
 
 async def test_a_port_is_exposed_at_the_providers_address_but_the_door_is_not(stage: Stage) -> None:
-    url = await stage.sandbox.expose(3000, f"{stage.sandbox.home}/port")
-    assert url == "http://127.0.0.1:3000"
+    link = await stage.sandbox.expose(3000, f"{stage.sandbox.home}/port")
+    assert link.url == "http://127.0.0.1:3000"
     await stage.sandbox.conceal(f"{stage.sandbox.home}/port")
-    with pytest.raises(SandboxError, match="cannot be reached"):
+    with pytest.raises(SandboxError, match="not the agent's"):
         await stage.sandbox.expose(stage.box.port, f"{stage.sandbox.home}/port")
 
 

@@ -164,12 +164,12 @@ async def test_a_bot_that_stops_in_good_order_leaves_the_ports_way_to_the_next(t
 async def test_one_way_is_opened_once(tmp_path: Path) -> None:
     server = await asyncio.start_unix_server(lambda _, out: out.close(), tmp_path / "s")
     ports = LocalPorts("127.0.0.1")
-    urls = await asyncio.gather(*(ports.expose(tmp_path, "s") for _ in range(3)))
+    links = await asyncio.gather(*(ports.expose(tmp_path, "s") for _ in range(3)))
     await ports.close()
     alive = 0
-    for url in urls:
+    for link in links:
         try:
-            _, out = await asyncio.open_connection("127.0.0.1", int(url.rstrip("/").rpartition(":")[2]))
+            _, out = await asyncio.open_connection("127.0.0.1", int(link.url.rstrip("/").rpartition(":")[2]))
             out.close()
             alive += 1
         except OSError:

@@ -21,6 +21,11 @@ pytest.importorskip("daytona", reason="the extra `daytona` is not installed")
         ("SANDBOX_MEMORY", "4GiB", "SANDPIPER_SANDBOX_MEMORY is for sandboxes on this machine"),
         ("SANDBOX_UNSAFE", "true", "SANDPIPER_SANDBOX_UNSAFE is for sandboxes on this machine"),
         ("EGRESS_LOOPBACK", "127.0.0.1:9", "SANDPIPER_EGRESS_LOOPBACK is for sandboxes on this machine"),
+        (
+            "SANDBOX_PORTS_HOST",
+            "127.0.0.1",
+            "SANDPIPER_SANDBOX_PORTS_HOST leads to ports through",
+        ),
         ("EGRESS_MODE", "list", "SANDPIPER_EGRESS_ALLOW is empty"),
         ("DAYTONA_EXTRA", '{"labels": {}}', "SANDPIPER_DAYTONA_EXTRA: 'labels' cannot be set there"),
         ("DAYTONA_EXTRA", "{labels", "SANDPIPER_DAYTONA_EXTRA: is not JSON"),
@@ -76,7 +81,6 @@ def _refused(
     [
         ("SANDBOX_TOOLS", "/opt/node", "SANDPIPER_SANDBOX_TOOLS is for local sandboxes"),
         ("SANDBOX_UNSAFE", "true", "SANDPIPER_SANDBOX_UNSAFE is for local sandboxes"),
-        ("SANDBOX_PORTS_HOST", "127.0.0.1", "SANDPIPER_SANDBOX_PORTS_HOST is for local sandboxes"),
         ("EGRESS_LOOPBACK", "127.0.0.1:9", "SANDPIPER_EGRESS_LOOPBACK"),
         ("EGRESS_MODE", "list", "SANDPIPER_EGRESS_ALLOW is empty"),
         ("DOCKER_HOST", "tcp://10.0.0.1:2375", "SANDPIPER_DOCKER_HOST"),

@@ -65,17 +65,33 @@ class Tunnels:
                 log.info("the door, to who wants to see a port: %s", type(error).__name__)
                 return None
             made.push_async_callback(far.close)
-            ours, theirs = socket.socketpair()
-            near = await asyncio.open_connection(sock=theirs)
+            ours, near = await _pair()
             task = asyncio.ensure_future(_carry(near, far, made.pop_all()))
             self._carrying.add(task)
             task.add_done_callback(self._carrying.discard)
-            return await asyncio.open_connection(sock=ours, limit=LARGEST_HEAD)
+            return ours
 
     async def close(self) -> None:
         for task in self._carrying:
             task.cancel()
         await asyncio.gather(*self._carrying, return_exceptions=True)
+
+
+async def _pair() -> tuple[Connection, Connection]:
+    """Two ends of one connection; none is left over when we are cancelled."""
+    one, other = socket.socketpair()
+    try:
+        first = await asyncio.open_connection(sock=one, limit=LARGEST_HEAD)
+    except BaseException:
+        one.close()
+        other.close()
+        raise
+    try:
+        return first, await asyncio.open_connection(sock=other)
+    except BaseException:
+        other.close()
+        first[1].close()
+        raise
 
 
 async def _carry(

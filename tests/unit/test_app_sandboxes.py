@@ -81,7 +81,7 @@ def _refused(
     [
         ("SANDBOX_TOOLS", "/opt/node", "SANDPIPER_SANDBOX_TOOLS is for local sandboxes"),
         ("SANDBOX_UNSAFE", "true", "SANDPIPER_SANDBOX_UNSAFE is for local sandboxes"),
-        ("EGRESS_LOOPBACK", "127.0.0.1:9", "SANDPIPER_EGRESS_LOOPBACK"),
+        ("EGRESS_LOOPBACK", "10.0.0.1:9", "SANDPIPER_EGRESS_LOOPBACK"),
         ("EGRESS_MODE", "list", "SANDPIPER_EGRESS_ALLOW is empty"),
         ("DOCKER_HOST", "tcp://10.0.0.1:2375", "SANDPIPER_DOCKER_HOST"),
         ("DOCKER_USER", "0:0", "SANDPIPER_DOCKER_USER"),

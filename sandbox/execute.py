@@ -44,16 +44,27 @@ async def execute(
             command = build(handover.fileno(), life_end)
             handover.write((command.handover or "").encode())
             handover.seek(0)
-            process = await asyncio.create_subprocess_exec(
-                *command.argv,
-                env=dict(command.env),
-                cwd=command.cwd,
-                stdin=stack.enter_context(_memory(stdin)) if isinstance(stdin, bytes) else stdin,
-                stdout=stdout or outlets[-1].write_end,
-                stderr=outlets[0].write_end,
-                pass_fds=[handover.fileno(), life_end],
-                start_new_session=True,
+            starting = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    *command.argv,
+                    env=dict(command.env),
+                    cwd=command.cwd,
+                    stdin=stack.enter_context(_memory(stdin)) if isinstance(stdin, bytes) else stdin,
+                    stdout=stdout or outlets[-1].write_end,
+                    stderr=outlets[0].write_end,
+                    pass_fds=[handover.fileno(), life_end],
+                    start_new_session=True,
+                )
             )
+            try:
+                process = await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                # Carried through, for asyncio would kill the program alone, and not its group.
+                with contextlib.suppress(OSError):
+                    process = await starting
+                    _kill_group(process.pid)
+                    await process.wait()
+                raise
     except BaseException as error:
         os.close(life)
         if isinstance(error, OSError):

@@ -99,17 +99,26 @@ async def git(
 
     Raises GitFailed. Cancelled or too late, git and its helpers are killed.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(("/bin/sh", "-c", _WITHIN, "sh", str(memory // 1024)) if memory else ()),
-        "git",
-        *args,
-        cwd=cwd,
-        env=_environment({**_CONFIG, **(config or {})}),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *(("/bin/sh", "-c", _WITHIN, "sh", str(memory // 1024)) if memory else ()),
+            "git",
+            *args,
+            cwd=cwd,
+            env=_environment({**_CONFIG, **(config or {})}),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
     )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # Carried through, for asyncio would kill git alone and then wait for its helpers.
+        with contextlib.suppress(OSError):
+            await _ended(await starting)
+        raise
     try:
         async with asyncio.timeout(timeout):
             out, err = await process.communicate(stdin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -385,6 +386,23 @@ async def test_a_cancelled_git_leaves_no_process_behind(tmp_path: Path) -> None:
     await until(lambda: not alive(int(started.read_text())))
 
 
+async def test_git_that_is_cancelled_while_it_is_started_leaves_no_process_behind(tmp_path: Path) -> None:
+    """On a busy machine it is at its work before we hear that it has started."""
+    started = tmp_path / "pid"
+    alias = f"alias.wait=!echo $$ >{started}.new; mv {started}.new {started}; sleep 60"
+    before = children()
+    running = asyncio.create_task(git("-c", alias, "wait", cwd=tmp_path))
+    while children() == before:  # noqa: ASYNC110 - step by step, so that no step too many is done
+        await asyncio.sleep(0)
+    while not started.exists():
+        time.sleep(0.01)  # noqa: ASYNC251 - the loop is held up
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(30):
+            await running
+    await until(lambda: not alive(int(started.read_text())))
+
+
 async def test_git_is_stopped_when_it_takes_too_long(tmp_path: Path) -> None:
     with pytest.raises(GitFailed, match="took too long") as late:
         await git("-c", "alias.wait=!sleep 60", "wait", cwd=tmp_path, timeout=0.2)
@@ -395,6 +413,10 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - another process makes it true
             await asyncio.sleep(0.01)
+
+
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
 def alive(pid: int) -> bool:

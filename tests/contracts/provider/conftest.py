@@ -6,6 +6,7 @@ import functools
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +87,21 @@ KNOWN_FAILURES: dict[str, dict[str, str]] = {
 UNAVAILABLE: dict[str, str] = {}
 
 
-@pytest.fixture
-async def daytona(tmp_path: Path) -> AsyncIterator[DaytonaServer]:
-    server = DaytonaServer(tmp_path / "daytona")
-    await server.start()
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def e2b_server(tmp_path: Path) -> AsyncIterator[E2BServer]:
-    server = E2BServer(tmp_path / "e2b")
-    await server.start()
-    yield server
-    await server.close()
+@asynccontextmanager
+async def cloud(name: str, tmp_path: Path) -> AsyncIterator[Make]:
+    """A provider at its own API, or at one on loopback."""
+    if name == "daytona-live":
+        yield LiveDaytona.of_the_environment
+    elif name == "daytona":
+        daytona = DaytonaServer(tmp_path / "daytona")
+        await daytona.start()
+        yield lambda: DaytonaProvider(Account(KEY, f"{daytona.url}/api"))
+        await daytona.close()
+    else:
+        e2b = E2BServer(tmp_path / "e2b")
+        await e2b.start()
+        yield lambda: NearE2B(e2b.account(), ports_host=LOOPBACK)
+        await e2b.close()
 
 
 async def containers(tmp_path: Path, *, live: bool) -> AsyncIterator[Make]:
@@ -127,12 +129,7 @@ async def containers(tmp_path: Path, *, live: bool) -> AsyncIterator[Make]:
 @pytest.fixture(
     params=[*PROVIDERS, "daytona", "daytona-live", "e2b", "docker", *(["docker-live"] if LIVE_IMAGE else [])]
 )
-async def make(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    daytona: DaytonaServer,
-    e2b_server: E2BServer,
-) -> AsyncIterator[Make]:
+async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
     reason = KNOWN_FAILURES.get(request.function.__name__, {}).get(request.param)
     if reason:
         pytest.skip(reason)
@@ -142,24 +139,20 @@ async def make(
         return
     if request.param == "daytona-live" and not os.environ.get(LIVE_KEY):
         pytest.skip(f"{LIVE_KEY} is not set: it needs an account at Daytona, and costs what boxes cost")
-    in_the_cloud: dict[str, Make] = {
-        "daytona": lambda: DaytonaProvider(Account(KEY, f"{daytona.url}/api")),
-        "daytona-live": LiveDaytona.of_the_environment,
-        "e2b": lambda: NearE2B(e2b_server.account(), ports_host=LOOPBACK),
-    }
-    if request.param in in_the_cloud:
+    if request.param in ("daytona", "daytona-live", "e2b"):
         made: list[Provider] = []
+        async with cloud(request.param, tmp_path) as there:
 
-        def near() -> Provider:
-            try:
-                made.append(in_the_cloud[request.param]())
-            except ProviderUnavailable as error:
-                pytest.skip(str(error))
-            return made[-1]
+            def near() -> Provider:
+                try:
+                    made.append(there())
+                except ProviderUnavailable as error:
+                    pytest.skip(str(error))
+                return made[-1]
 
-        yield near
-        for provider in made:  # an SDK may warn of each session that was left open
-            await provider.close()
+            yield near
+            for provider in made:  # an SDK may warn of each session that was left open
+                await provider.close()
         return
     make = functools.partial(PROVIDERS[request.param], tmp_path / "sandboxes")
     if request.param not in UNAVAILABLE:

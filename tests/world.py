@@ -86,37 +86,38 @@ CLEAN_ENV = {
 }
 
 
-# Programs that are at work right now: while there are some, a test's clock had better stand still.
-RUNNING: set[asyncio.subprocess.Process] = set()
+# The ends of programs that are started or at work right now: while there are some, a test's clock had better
+# stand still.
+RUNNING: set[asyncio.Event] = set()
 
 
 async def shell(script: str, *args: str, cwd: Path) -> str:
-    process = await asyncio.create_subprocess_exec(
-        "sh",
-        "-ec",
-        script,
-        "test",
-        *args,
-        cwd=cwd,
-        env=CLEAN_ENV,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await finished(process)
-    assert process.returncode == 0, err.decode()
+    code, out, err = await ran("sh", "-ec", script, "test", *args, cwd=cwd)
+    assert code == 0, err.decode()
     return out.decode().strip()
 
 
-async def finished(process: asyncio.subprocess.Process, stdin: bytes | None = None) -> tuple[bytes, bytes]:
-    """The program's output; a program that nobody waits for any more is killed."""
-    RUNNING.add(process)
+async def ran(
+    *argv: str, cwd: Path | str, env: Mapping[str, str] = CLEAN_ENV, stdin: bytes = b""
+) -> tuple[int, bytes, bytes]:
+    """A program's exit code and output; a program that nobody waits for any more is killed."""
+    over = asyncio.Event()
+    RUNNING.add(over)
     try:
-        return await process.communicate(stdin)
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *argv, cwd=cwd, env=env, stdin=pipe, stdout=pipe, stderr=pipe
+        )
+        try:
+            out, err = await process.communicate(stdin)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+        return process.returncode or 0, out, err
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-        RUNNING.discard(process)
+        RUNNING.discard(over)
+        over.set()
 
 
 # The surface
@@ -596,16 +597,8 @@ class HostSandbox:
     async def run(self, launch: Launch, *, stdin: bytes = b"", timeout: float = 60.0) -> ExecResult:
         for path in launch.visible:
             Path(path).mkdir(parents=True, exist_ok=True)
-        process = await asyncio.create_subprocess_exec(
-            *launch.argv,
-            cwd=launch.cwd,
-            env={**CLEAN_ENV, **launch.env},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await finished(process, stdin)
-        return ExecResult(process.returncode or 0, out, err)
+        env = {**CLEAN_ENV, **launch.env}
+        return ExecResult(*await ran(*launch.argv, cwd=launch.cwd, env=env, stdin=stdin))
 
     async def upload(self, source: Path, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -7,13 +7,15 @@ import os
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.rig import DEV, Rig, rig
 from tests.e2e.witness import Witness
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 KILLS = 10
 THREADS = 10
-PATIENCE = 90.0  # seconds: a bot that dies every few seconds gets on slowly
+PATIENCE = 500.0  # seconds: a bot that dies as soon as it lives gets on slowly, on a busy machine more so
 
 # What is asked for, and the commits that come of it.
 TASKS = {
@@ -25,6 +27,7 @@ TASKS = {
 }
 
 
+@pytest.mark.timeout(600)
 async def test_ten_deaths_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     dice = random.Random(SEED)
     print(f"CRASH_SEED={SEED}")

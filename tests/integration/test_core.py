@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from bot.core import HOUSEKEEPING
+from bot.core import HOUSEKEEPING, Policy
+from bot.driver import Deadlines
 from bot.models import Outcome
 from bot.ports import Store
+from bot.sessions import Defaults
 from storage.dispatch import QueueDispatcher
 from tests.integration.test_turns import is_running, writes_a_file
 from tests.moody import MoodyStore, moody
-from tests.town import town
+from tests.town import OPEN, town
 from tests.world import ScriptedProcess
+
+# Time flies here, also while a slow machine is at work.
+UNHURRIED = Policy(
+    defaults=Defaults("acme/web", "lines"),
+    allowlist=OPEN,
+    deadlines=Deadlines(prepare=0, silence=0, publish=0),
+)
 
 
 class Forgetful(QueueDispatcher):
@@ -27,7 +36,7 @@ class Forgetful(QueueDispatcher):
 
 async def test_a_turn_whose_wake_was_lost_is_driven_a_minute_later(tmp_path: Path) -> None:
     dispatcher = Forgetful()
-    async with town(tmp_path, [writes_a_file], dispatcher=dispatcher) as t:
+    async with town(tmp_path, [writes_a_file], UNHURRIED, dispatcher=dispatcher) as t:
         await t.say("add hello")
         session = await t.store.session_of("slack:T1/C1:t1")
         assert session is not None

@@ -230,7 +230,7 @@ class World:
         """Run the bot until all is said and done, or its fuse blows."""
         async with self.life(fuse) as running:
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(120):
                     while not fuse.blown.is_set() and not await self._settled():
                         if running.done():
                             running.result()
@@ -313,6 +313,10 @@ class Record:
 
 Check = Callable[[Record], None]
 Scripts = Callable[["World"], Sequence[Script]]
+
+
+# A story has some fifty steps; on a busy machine, living it that often takes minutes.
+many_lives = pytest.mark.timeout(900)
 
 
 async def sweep(tmp_path: Path, scripts: Scripts, check: Check, *, after: str = "") -> None:
@@ -403,6 +407,7 @@ def told_once_and_published_once(record: Record) -> None:
     assert record.commits == ["Say hello"]
 
 
+@many_lives
 async def test_a_told_agent_is_told_once_and_its_work_is_published_once(tmp_path: Path) -> None:
     def check(record: Record) -> None:
         told_once_and_published_once(record)
@@ -490,6 +495,7 @@ def shown_files(world: World) -> Sequence[Script]:
     return [play]
 
 
+@many_lives
 async def test_files_lie_where_the_agent_was_told_and_what_is_missing_is_said_once(tmp_path: Path) -> None:
     def check(record: Record) -> None:
         assert record.final.text == "Seen."
@@ -515,6 +521,7 @@ def gives_up(world: World) -> Sequence[Script]:
     return [play]
 
 
+@many_lives
 async def test_a_failure_stays_a_failure_and_its_work_is_kept(tmp_path: Path) -> None:
     def check(record: Record) -> None:
         assert (record.state, record.final.outcome) == (TurnState.FAILED, Outcome.FAILED)
@@ -537,6 +544,7 @@ def is_stopped(world: World) -> Sequence[Script]:
     return [play]
 
 
+@many_lives
 async def test_a_stop_stays_a_stop(tmp_path: Path) -> None:
     def check(record: Record) -> None:
         assert (record.state, record.final.outcome) == (TurnState.STOPPED, Outcome.STOPPED), record.final
@@ -563,6 +571,7 @@ def dies_once(world: World) -> Sequence[Script]:
     return [dies, goes_on]
 
 
+@many_lives
 async def test_a_dead_agent_is_resumed_once(tmp_path: Path) -> None:
     def check(record: Record) -> None:
         assert (record.state, record.final.outcome) == (TurnState.DONE, Outcome.PUBLISHED)

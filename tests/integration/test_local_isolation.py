@@ -566,6 +566,7 @@ def interpreter_for(user: int) -> tuple[list[str], dict[str, str]] | None:
 
 @pytest.mark.timeout(420)  # it is two files of tests
 @pytest.mark.skipif(os.geteuid() != 0, reason="this run is unprivileged already")
+@pytest.mark.timeout(450)
 def test_all_of_this_holds_for_an_unprivileged_bot() -> None:
     found = interpreter_for(NOBODY)
     if found is None:

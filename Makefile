@@ -7,8 +7,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 COMPILE := $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
+# The tests start the bot and its helpers many hundred times: what is compiled is kept, whatever the
+# environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo run check test agents verify bench screenshots fmt lock clean
+.PHONY: help demo run check lint types quick test agents verify bench screenshots fmt lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,14 +25,25 @@ run: $(VENV)/runtime ## the bot itself, with the settings in .env
 	@$(BIN)/sandpiper serve
 
 check: $(VENV)/dev ## format, lint, types and the quick tests: a minute, before every commit
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint types quick
+
+lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/pytest -q tests/test_architecture.py tests/unit
 
-test: $(VENV)/dev ## every test (ARGS= is passed on to pytest)
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+QUICK := tests/test_architecture.py tests/unit
+
+quick: $(VENV)/dev
+	$(BIN)/pytest -q $(QUICK)
+
+# Two more at once than there are processors, for many tests wait: for programs, and for time that is real.
+test: $(VENV)/dev ## every test (ARGS= is passed on to pytest, CHECKED=1 leaves out those of make check)
 	@scripts/bubblewrap.sh wanted
-	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadfile --no-loadscope-reorder \
+		$(if $(CHECKED),$(QUICK:%=--ignore=%)) $(ARGS)
 
 agents: $(VENV)/dev ## install the real agents that the tests drive, by npm, outside of the checkout
 	@$(BIN)/python -m tests.agents.install

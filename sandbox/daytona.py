@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 from pydantic import ValidationError
 
 from bot.errors import (
@@ -31,6 +30,7 @@ from bot.ports import Sandbox
 from sandbox.box import Address, Box, Said, Signed
 from sandbox.daytona_account import OURS, Account, intervals
 from sandbox.daytona_errors import EXTRA, Refusal, meaning, not_made
+from sandbox.door_client import door_client
 from sandbox.remote import RemoteSandbox, the_oldest
 from sandbox.remote_ports import RemotePorts
 
@@ -262,7 +262,7 @@ class DaytonaProvider:
             api_key=account.api_key, api_url=account.api_url, target=account.target or None
         )
         self._client: Any = AsyncDaytona(config)
-        self._http = httpx.AsyncClient(trust_env=False)
+        self._http = door_client()
         self._ports = RemotePorts()
 
     async def check(self) -> None:

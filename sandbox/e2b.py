@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from bot.errors import (
     ProviderAway,
     ProviderUnavailable,
@@ -34,6 +32,7 @@ from bot.errors import (
 from bot.models import SandboxState
 from bot.ports import Sandbox
 from sandbox.box import Address, Box, Said
+from sandbox.door_client import door_client
 from sandbox.remote import RemoteSandbox, the_oldest
 from sandbox.remote_ports import RemotePorts
 
@@ -284,7 +283,7 @@ class E2BProvider:
             sandbox_url=account.sandbox_url or None,
             debug=False,
         ).AsyncSandbox
-        self._http = httpx.AsyncClient(trust_env=False)
+        self._http = door_client()
         self._ports = RemotePorts(ports_host)
         own = set(account.extra.get("network", {})) & {"allow_out", "deny_out"}
         self.warning = f"{EXTRA} says where sandboxes may go, and SANDPIPER_EGRESS_* does not." if own else ""

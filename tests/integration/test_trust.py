@@ -171,7 +171,7 @@ asyncio.run(main())
 """
 
 
-def test_the_bot_trusts_it(tmp_path: Path, site: Site) -> None:
+def asks_as_the_bot(script: str, tmp_path: Path, site: Site) -> subprocess.CompletedProcess[str]:
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SANDPIPER_")},
         "SANDPIPER_DATA_DIR": str(tmp_path / "data"),
@@ -179,10 +179,52 @@ def test_the_bot_trusts_it(tmp_path: Path, site: Site) -> None:
         "PYTHONPATH": str(ROOT),
         "NO_PROXY": "localhost",
     }
-    argv = [sys.executable, "-c", OURSELVES, site.url]
-    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    argv = [sys.executable, "-c", script, site.url]
+    return subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+def test_the_bot_trusts_it(tmp_path: Path, site: Site) -> None:
+    done = asks_as_the_bot(OURSELVES, tmp_path, site)
     assert done.returncode == 0, done.stderr
     assert "refs/heads/main" in done.stdout
+
+
+FAR_AWAY = """
+import asyncio, sys
+from bot.app import _trust
+from bot.errors import SandboxError
+from bot.settings import load
+from sandbox import daytona, daytona_account, e2b
+from sandbox.door_client import door_client
+
+url = sys.argv[1]
+told = load(None)
+
+async def asked(provider):
+    try:
+        await provider.check()
+    except SandboxError as error:
+        print(error)
+    await provider.close()
+
+async def main():
+    _trust(told)
+    async with door_client() as client:
+        print((await client.get(url + "/hello")).text)
+    await asked(daytona.DaytonaProvider(daytona_account.Account("key", url + "/api")))
+    await asked(e2b.E2BProvider(e2b.Account("e2b_" + 40 * "0", api_url=url)))
+
+asyncio.run(main())
+"""
+
+
+def test_the_bot_trusts_it_at_the_providers_of_remote_boxes_too(tmp_path: Path, site: Site) -> None:
+    """Their SDKs, whose APIs are not there, and the doors of their boxes."""
+    done = asks_as_the_bot(FAR_AWAY, tmp_path, site)
+    assert done.returncode == 0, done.stderr
+    door, *apis = done.stdout.splitlines()
+    assert door == "hello there"
+    assert len(apis) == 2 and not any("certificate" in said for said in apis), apis
 
 
 def test_the_bot_keeps_trusting_what_it_was_told_to_before(tmp_path: Path, site: Site) -> None:

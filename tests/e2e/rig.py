@@ -217,6 +217,19 @@ def at_gate(gate: str) -> str:
     return f"!run touch ~/at-{gate}; until test -e ~/gate-{gate}; do sleep 0.05; done"
 
 
+def serve(port: int) -> str:
+    """An agent's server with page.txt, as a line of a message; it is there when the line is done."""
+    up = f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}))'"
+    start = f"python3 -m http.server {port} --bind 127.0.0.1 >~/log 2>&1 &"
+    return f"!run echo 'hello people' >page.txt; {start} until {up} 2>/dev/null; do sleep 0.1; done\n"
+
+
+def previews(r: Rig, root: str) -> list[str]:
+    """The links to ports that the thread was given for one person."""
+    link = re.compile(r"http://[^ >|]+/\.sandpiper/open\?key=[\w-]+")
+    return [found[0] for note in r.notes(root) if (found := link.search(note))]
+
+
 @asynccontextmanager
 async def rig(directory: Path, **settings: str) -> AsyncIterator[Rig]:
     """The playground and the bot, running. Shows the bot's log when a test fails.

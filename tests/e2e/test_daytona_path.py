@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from handlers.playground.bot_process import BotFailed
 from tests.daytona_server import KEY, DaytonaServer
-from tests.e2e.rig import REFUSED, Rig, rig
+from tests.e2e.rig import REFUSED, Rig, rig, serve
 from tests.e2e.witness import Witness, until
 from tests.remote_boxes import free_port
 
@@ -188,10 +188,7 @@ async def test_a_provider_that_is_away_in_mid_turn_leaves_the_agent_at_its_work(
 
 async def test_a_preview_is_a_link_that_shows_the_page_and_ends(cloud: Cloud) -> None:
     r, port = cloud.rig, free_port()
-    serve = f"echo 'hello people' >page.txt; python3 -m http.server {port} --bind 127.0.0.1 >~/log 2>&1 &"
-    up = f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}))'"
-    wait = f"until {up} 2>/dev/null; do sleep 0.1; done"
-    root = r.mention(f"!run {serve} {wait}\n" + GATE.format("page") + "!run rm page.txt\n!answer Shown.")
+    root = r.mention(serve(port) + GATE.format("page") + "!run rm page.txt\n!answer Shown.")
     await cloud.reached("page")
 
     async def link(ask: str, count: int) -> str:

@@ -10,8 +10,10 @@ import pytest
 import pytest_asyncio
 
 from tests.docker_engine import IMAGE, DockerEngine
-from tests.e2e.rig import Rig, rig
+from tests.e2e.rig import Rig, previews, rig, serve
 from tests.e2e.witness import Witness, until
+from tests.port_people import browser, leads
+from tests.remote_boxes import free_port
 
 pytest.importorskip("aiodocker", reason="the extra `docker` is not installed")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -55,6 +57,7 @@ async def yard(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Yard]:
         "SANDPIPER_DOCKER_HOST": engine.url,
         "SANDPIPER_DOCKER_IMAGE": IMAGE,
         "SANDPIPER_SANDBOX_PIDS": "500",
+        "SANDPIPER_SANDBOX_PORTS_HOST": "127.0.0.1",
     }
     try:
         async with rig(directory, **settings) as running:
@@ -84,6 +87,24 @@ async def test_a_host_that_is_refused_is_told_in_the_thread(yard: Yard) -> None:
     await yard.rig.final(root)
     await yard.rig.shows(root, "denied.example:443")
     assert "SANDPIPER_EGRESS_ALLOW" in yard.rig.picture(root)
+
+
+async def test_a_page_in_the_container_is_shown_to_one_person_until_the_turn_ends(yard: Yard) -> None:
+    r, port = yard.rig, free_port()
+    root = r.mention(serve(port) + GATE.format("page") + "!run rm page.txt\n!answer Shown.")
+    await yard.reached("page")
+    r.reply(root, f"preview {port}", by="U_EVE")
+    r.reply(root, f"preview {port}")
+    await r.slack_until(lambda: bool(previews(r, root)))
+    [link] = previews(r, root)
+    page = link.partition("/.sandpiper")[0] + "/page.txt"
+    async with browser() as mine, browser() as other:
+        assert (await mine.post(link, follow_redirects=True)).status_code == 200
+        assert (await mine.get(page)).text == "hello people\n"
+        assert (await other.post(link)).status_code == 410 and (await other.get(page)).status_code == 403
+        yard.open("page")
+        await r.final(root)
+        assert not await leads(mine, page)
 
 
 async def test_a_bot_that_was_killed_finds_the_agent_at_its_work(yard: Yard) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2b_server import KEY, E2BServer, Fault
-from tests.e2e.rig import Rig, at_gate, rig
+from tests.e2e.rig import Rig, at_gate, previews, rig, serve
+from tests.port_people import browser, leads
+from tests.remote_boxes import free_port
 
 HELLO = "!write hello.txt hello\n!commit Say hello\n!answer I said hello."
 HELD = f"!write hello.txt hello\n{at_gate('one')}\n!commit Say hello\n!answer I said hello."
@@ -67,6 +69,24 @@ async def test_the_agent_sleeps_and_wakes_with_the_bot_and_without(tmp_path: Pat
         assert "+hello" in await bot.diff(final)
         assert len(bot.finals(root)) == 1
         assert list(server.boxes) == [id]
+
+
+async def test_a_page_in_the_sandbox_is_shown_to_one_person_until_the_turn_ends(tmp_path: Path) -> None:
+    async with at_e2b(tmp_path, SANDPIPER_SANDBOX_PORTS_HOST="127.0.0.1") as (bot, _):
+        port = free_port()
+        root = bot.mention(f"{serve(port)}{at_gate('page')}\n!run rm page.txt\n!answer Shown.")
+        await bot.reached("page")
+        bot.reply(root, f"preview {port}")
+        await bot.slack_until(lambda: bool(previews(bot, root)))
+        [link] = previews(bot, root)
+        page = link.partition("/.sandpiper")[0] + "/page.txt"
+        async with browser() as mine, browser() as other:
+            assert (await mine.post(link, follow_redirects=True)).status_code == 200
+            assert (await mine.get(page)).text == "hello people\n"
+            assert (await other.get(page)).status_code == 403
+            bot.open_gate("page")
+            await bot.final(root)
+            assert not await leads(mine, page)
 
 
 async def test_a_turn_lives_on_while_e2b_does_not_answer(tmp_path: Path) -> None:

@@ -300,10 +300,18 @@ class Sandbox(Protocol):
         followed. Raises SandboxError when it is missing or too large."""
         ...
 
-    async def expose(self, port: int, path: str, *, entrance: str = "", guard: Guard | None = None) -> Link:
+    async def expose(
+        self,
+        port: int,
+        path: str,
+        *,
+        entrance: str = "",
+        guard: Guard | None = None,
+        strangers: bool = False,
+    ) -> Link:
         """Where people reach a TCP port of the box's loopback, until `conceal(path)`. guard: it is shown to
         one person, and not for ever. Where the provider signs links instead (Link.bearer), nobody is asked
-        when they are opened.
+        when they are opened; strangers: they read where the link is said, so that no such one is made.
 
         For providers that have no way of their own to a port: path: a unix socket in the home that leads to
         it; entrance: that of the launch that serves it (Launch.entrance), "": there is none now; it is what

@@ -5,10 +5,10 @@ from __future__ import annotations
 from bot.access import Access
 from bot.answers import Answers
 from bot.errors import Denied, ForgeError, SandboxError, SurfaceBusy, SurfaceError
-from bot.models import Message, SandboxState, Session, ThreadKey, Turn, TurnState
+from bot.models import Message, SandboxState, Session, Turn, TurnState
 from bot.ports import Guard, Link, Store
 from bot.sandboxes import Sandboxes
-from bot.sharing import IN_PUBLIC, anybody_reads, entrance
+from bot.sharing import anybody_reads, entrance
 from bot.timeline import span
 
 PREVIEW_SECONDS = 3600.0
@@ -35,24 +35,20 @@ class PreviewVerb:
             running = turn is not None and turn.state is TurnState.RUNNING
             path = entrance(sandbox.home, turn) if turn is not None and running else ""
             guard = Guard(PREVIEW_SECONDS, lambda: self._refusal(message, session), _what(message, port))
-            link = await sandbox.expose(port, "", entrance=path, guard=guard)
-            if why := await self._worthless(message.thread, session, turn if running else None, link):
+            strangers = anybody_reads(message.thread, session)
+            link = await sandbox.expose(port, "", entrance=path, guard=guard, strangers=strangers)
+            if turn is not None and running and not await self._goes_on(session, turn):
                 await sandbox.conceal(path)
-                return await self._answers.note(message, "not shown", f"I cannot show port {port}. {why}")
+                raise SandboxError("The turn that served it has ended.")
         except SandboxError as error:
             return await self._answers.note(message, "not shown", f"I cannot show port {port}. {error}")
         text = f"Port {port}, for {message.author.name}: {link.url}\n{_terms(message, link, running)}"
         return await self._answers.note(message, "preview", text)
 
-    async def _worthless(self, thread: ThreadKey, session: Session, turn: Turn | None, link: Link) -> str:
-        """Why a link may not be given after all, or ""."""
-        if link.bearer and anybody_reads(thread, session):
-            return IN_PUBLIC
-        if turn is not None:
-            now = await self._store.open_turn(session.id)
-            if now is None or (now.id, now.attempt) != (turn.id, turn.attempt):
-                return "The turn that served it has ended."
-        return ""
+    async def _goes_on(self, session: Session, turn: Turn) -> bool:
+        """Else nobody ends its preview any more."""
+        now = await self._store.open_turn(session.id)
+        return now is not None and (now.id, now.attempt) == (turn.id, turn.attempt)
 
     async def _refusal(self, message: Message, session: Session) -> str:
         try:

@@ -22,11 +22,6 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 
 MOST_WAITING = 100 * 1024 * 1024  # bytes of a turn's files that are not shown yet
 
-IN_PUBLIC = (
-    "Anybody can read this thread, and a link to a port at this provider asks nobody who they are. "
-    "Ask in Slack, or share a file."
-)
-
 Offer = FileOffered | PortOffered
 
 
@@ -90,11 +85,9 @@ class Sharing:
         if not _is_ours(sandbox, offer.path):
             raise SandboxError("What was offered is none of the ways that are made for it.")
         turn = driver.turn
-        link = await sandbox.expose(offer.port, offer.path)
+        strangers = anybody_reads(turn.thread, driver.session)
+        link = await sandbox.expose(offer.port, offer.path, strangers=strangers)
         url = link.url
-        if link.bearer and anybody_reads(turn.thread, driver.session):
-            await sandbox.conceal(offer.path)
-            raise SandboxError(IN_PUBLIC)
         ends = ""
         if link.bearer:
             ends = f", and for {span(link.bearer)} at most: whoever has the link may open it"

@@ -304,7 +304,15 @@ class LocalSandbox:
             log.warning("sandbox %s: %s", self.id, error)
         return KeptProcess(key, fence, KeeperSocket(directory))
 
-    async def expose(self, port: int, path: str, *, entrance: str = "", guard: Guard | None = None) -> Link:
+    async def expose(
+        self,
+        port: int,
+        path: str,
+        *,
+        entrance: str = "",
+        guard: Guard | None = None,
+        strangers: bool = False,
+    ) -> Link:
         await self._running()
         if guard is None:
             return await self._ports.expose(self._place.home, self._in_home(path))

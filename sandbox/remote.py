@@ -30,7 +30,7 @@ from bot.ports import Guard, Link
 from sandbox.box import Box
 from sandbox.execute import CLIP
 from sandbox.process import END_WITHIN, KeptProcess, Reply, description, understood
-from sandbox.remote_ports import RemotePorts
+from sandbox.remote_ports import IN_PUBLIC, RemotePorts
 from sandbox.remote_supervisor import (
     DOOR_PORT,
     CommandFailed,
@@ -204,9 +204,19 @@ class RemoteSandbox:
         await process.status()
         return process
 
-    async def expose(self, port: int, path: str, *, entrance: str = "", guard: Guard | None = None) -> Link:
+    async def expose(
+        self,
+        port: int,
+        path: str,
+        *,
+        entrance: str = "",
+        guard: Guard | None = None,
+        strangers: bool = False,
+    ) -> Link:
         if port == self._port or port in self._box.reserved:
             raise SandboxError(f"Port {port} of this sandbox is not the agent's to show.")
+        if strangers and self._box.signer is not None:
+            raise SandboxError(*IN_PUBLIC)
         key = path if guard is None else entrance
         return await self._ports.expose(self._box, self._supervisor, port, key, guard)
 

@@ -24,6 +24,11 @@ AT_ONCE = 20  # ways and links of one turn
 SHARED_SECONDS = 3600.0  # that a signed link to a port holds which an agent shares
 ASK_EVERY = 300.0  # seconds; whether who asked for a signed link may still have it
 
+IN_PUBLIC = (
+    "Anybody can read this thread, and a link to a port at this provider asks nobody who they are.",
+    "Ask in Slack, or share a file.",
+)
+
 # $1 port. Many servers listen on one of the two loopbacks only.
 LISTENS = """
 import socket, sys

@@ -621,7 +621,17 @@ class HostSandbox:
             raise ProcessGone(f"no process {key}")
         return process
 
-    async def expose(self, port: int, path: str, *, entrance: str = "", guard: Guard | None = None) -> Link:
+    async def expose(
+        self,
+        port: int,
+        path: str,
+        *,
+        entrance: str = "",
+        guard: Guard | None = None,
+        strangers: bool = False,
+    ) -> Link:
+        if strangers and self.bearer:
+            raise SandboxError("Strangers read here.")
         if guard is not None:
             path = entrance
             if not path:

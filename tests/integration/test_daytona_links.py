@@ -88,6 +88,13 @@ async def test_no_link_leads_to_the_providers_programs_and_ours(
     assert not server.signed
 
 
+async def test_where_strangers_read_no_link_is_made(server: DaytonaServer, sandbox: Sandbox) -> None:
+    for guard in (Person().guard(), None):
+        with pytest.raises(SandboxError, match="Anybody can read this thread"):
+            await sandbox.expose(3000, "way", guard=guard, strangers=True)
+    assert not server.signed
+
+
 async def test_nobody_who_may_not_steer_any_more_keeps_a_link(
     server: DaytonaServer, provider: DaytonaProvider
 ) -> None:

@@ -118,7 +118,7 @@ async def test_in_public_no_link_that_asks_nobody_is_given(tmp_path: Path) -> No
         await t.say("serve it", ana, repository="acme/web", **here)  # type: ignore[arg-type]
         box = await bearer(t, "github:1:5")
         assert await ask(t, by=ana, **here) == "not shown"
-        assert not box.exposed, "it was taken back"
-        await t.until(lambda: any("Anybody can read this thread" in note for note in t.github.notes()))
+        assert not box.exposed
+        await t.until(lambda: any("Strangers read here" in note for note in t.github.notes()))
         await t.say("", ana, verb=Verb.STOP, **here)  # type: ignore[arg-type]
         await t.until(lambda: bool(t.github.finals()))

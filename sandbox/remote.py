@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import re
 import secrets
@@ -54,13 +55,16 @@ STORE = """
 test -O "$1" || { cp -- "$1" "$1.own" && rm -f -- "$1" && mv -- "$1.own" "$1"; } || exit
 mkdir -p -- "$(dirname -- "$2")" && { ! test -d "$2" || rm -rf -- "$2"; } && mv -f -- "$1" "$2"
 """
-# $1 path, $2 a name of ours for it, $3 bytes at most. A link is not followed. Providers differ in the names
-# that they can ask for (some not beyond Latin-1), and ours leads to the same file whatever the agent does.
+# $1 path, $2 a name of ours for it, $3 bytes at most, $4 link or copy. A link is not followed. Providers
+# differ in the names that they can ask for (some not beyond Latin-1). Says the size and the content's hash:
+# nobody can who may not read it in the box, while a provider's own program may read more than that.
 FETCH = """
 test -f "$1" && ! test -L "$1" || { echo "not a regular file"; exit 66; }
 size=$(wc -c <"$1") && rm -f -- "$2" || exit
-test "$size" -gt "$3" || ln -- "$1" "$2" 2>/dev/null || cp -- "$1" "$2" || exit
-echo "$size"
+test "$size" -gt "$3" && echo "$size" && exit
+test "$4" = link && ln -- "$1" "$2" 2>/dev/null || cp -- "$1" "$2" || exit
+sum=$(sha256sum <"$2") || exit
+echo "$size ${sum%% *}"
 """
 
 
@@ -162,15 +166,19 @@ class RemoteSandbox:
     async def download(self, path: str, target: Path, *, limit: int) -> None:
         part = (await self._inside()).incoming()
         try:
-            with _about(path):
-                fetch = ("sh", "-c", FETCH, "fetch", path, part, str(limit))
-                size = int(await self._supervisor.shell(*fetch))
-            if size <= limit:
-                await persistently(lambda: self._box.download(part, target, limit=limit))
-                size = target.stat().st_size
-                await self._supervisor.shell("rm", "-f", "--", part)
-            if size > limit:
-                raise SandboxError(f"{path} in the sandbox is larger than {limit} bytes.")
+            for how in ("link", "copy"):  # what is written to at this moment holds still as a copy
+                with _about(path):
+                    fetch = ("sh", "-c", FETCH, "fetch", path, part, str(limit), how)
+                    size, *sums = (await self._supervisor.shell(*fetch)).split()
+                if int(size) <= limit:
+                    await persistently(lambda: self._box.download(part, target, limit=limit))
+                    size = str(target.stat().st_size)
+                    await self._supervisor.shell("rm", "-f", "--", part)
+                if int(size) > limit:
+                    raise SandboxError(f"{path} in the sandbox is larger than {limit} bytes.")
+                if sums == [await asyncio.to_thread(_sum, target)]:
+                    return
+            raise SandboxError(f"{path} in the sandbox was changed while it was read.", "Try again.")
         except BaseException:  # what is left in the box goes after a day
             target.unlink(missing_ok=True)
             raise
@@ -357,6 +365,11 @@ def _why(reply: Reply) -> str:
         return str(reply.json().get("error"))
     except ValueError:
         return reply.body[:200].decode(errors="replace")
+
+
+def _sum(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

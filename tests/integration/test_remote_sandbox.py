@@ -105,6 +105,7 @@ class FaultyBox(DirectoryBox):
         self.faults: dict[str, list[str]] = {}
         self.calls: Counter[str] = Counter()
         self.commands: list[str] = []
+        self.before_download: Callable[[Path], None] = lambda path: None
 
     async def _over(self, verb: str, call: Callable[[], Awaitable[T]]) -> T:
         self.calls[verb] += 1
@@ -140,6 +141,7 @@ class FaultyBox(DirectoryBox):
         await self._over("upload", lambda: super(FaultyBox, self).upload(content, path))
 
     async def download(self, path: str, target: Path, *, limit: int) -> None:
+        self.before_download(Path(path))
         await self._over("download", lambda: super(FaultyBox, self).download(path, target, limit=limit))
 
     async def door(self, port: int) -> Address | None:
@@ -242,6 +244,34 @@ async def test_a_download_whose_command_is_done_twice_brings_the_file(stage: Sta
     await stage.sandbox.download(f"{stage.sandbox.home}/file", tmp_path / "target", limit=MB)
     assert (tmp_path / "target").read_text() == "content\n"
     assert not stage.box.faults["run"], "it did happen"
+    assert not list((stage.box.home / ".sandpiper" / "incoming").iterdir())
+
+
+async def test_a_link_that_is_put_where_a_provider_reads_brings_nothing(stage: Stage, tmp_path: Path) -> None:
+    """Its daemon may read as root, and then follow it to what is none of the agent's."""
+    (tmp_path / "shadow").write_text("root's own\n")
+    await stage.sh("echo content >file")
+
+    def swap(path: Path) -> None:
+        path.unlink()
+        path.symlink_to(tmp_path / "shadow")
+
+    stage.box.before_download = swap
+    with pytest.raises(SandboxError, match="changed while it was read"):
+        await stage.sandbox.download(f"{stage.sandbox.home}/file", tmp_path / "target", limit=MB)
+    assert not (tmp_path / "target").exists()
+
+
+async def test_a_file_that_is_written_to_comes_as_it_was_at_one_moment(stage: Stage, tmp_path: Path) -> None:
+    await stage.sh("echo one >file")
+
+    def grow(path: Path) -> None:
+        with (stage.box.home / "file").open("a") as file:
+            file.write("more\n")
+
+    stage.box.before_download = grow
+    await stage.sandbox.download(f"{stage.sandbox.home}/file", tmp_path / "target", limit=MB)
+    assert (tmp_path / "target").read_text() == "one\nmore\n"
     assert not list((stage.box.home / ".sandpiper" / "incoming").iterdir())
 
 

@@ -23,7 +23,11 @@ keep=$1 stores=$2 real=$HOME
 shift 2
 own=$(
     PATH=/usr/local/bin:/usr/bin:/bin
-    own=$(mktemp -d -p /dev/shm agent.XXXXXX 2>/dev/null || mktemp -d) && mkdir -p "$real/$keep" || exit
+    for left in /dev/shm/agent-*.??????; do
+        pid=${left#/dev/shm/agent-}
+        test -e "/proc/${pid%.*}" || ! test -O "$left" || test -L "$left" || rm -rf "$left"
+    done
+    own=$(mktemp -d -p /dev/shm "agent-$$.XXXXXX" 2>/dev/null || mktemp -d) && mkdir -p "$real/$keep" || exit
     for one in "$keep" $stores; do
         test -e "$real/$one" || continue
         mkdir -p "$(dirname "$own/$one")" && ln -s "$real/$one" "$own/$one" || exit

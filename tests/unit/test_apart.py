@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -34,6 +36,28 @@ def test_its_home_has_conversations_and_stores_alone(tmp_path: Path) -> None:
     # It goes with the program, and nothing of the real one does.
     assert not Path(own).exists() and (home / ".agent/talks/one").exists()
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_a_killed_one_left_goes_and_what_is_used_stays(tmp_path: Path) -> None:
+    argv = (*apart(".agent/talks", ()), "/bin/sh", "-c", 'echo "$HOME"; exec sleep 600')
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    homes, agents = [], []
+    for _ in range(2):
+        agent = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        assert agent.stdout is not None
+        homes.append(Path(agent.stdout.readline().strip()))
+        agents.append(agent)
+    try:
+        os.killpg(agents[0].pid, signal.SIGKILL)
+        agents[0].wait()
+        assert homes[0].exists(), "nobody was there to clear it away"
+        run(tmp_path, "true")
+        assert [home.exists() for home in homes] == [False, True]
+    finally:
+        os.killpg(agents[1].pid, signal.SIGKILL)
+        agents[1].communicate()
+        agents[0].communicate()
+        shutil.rmtree(homes[1], ignore_errors=True)
 
 
 def test_it_hands_on_what_comes_in_and_how_it_ends(tmp_path: Path) -> None:

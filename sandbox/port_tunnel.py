@@ -12,13 +12,12 @@ import contextlib
 import functools
 import logging
 import socket
-import ssl
 from collections.abc import Callable, Iterator
 
 import aiohttp
-import httpx
 
 from sandbox.box import Address
+from sandbox.door_client import trusted
 from sandbox.port_gate import LARGEST_HEAD, Answer
 from sandbox.port_ways import CHUNK, REACHED_WITHIN, Connection
 from sandbox.remote_supervisor import MARK, Door
@@ -29,19 +28,19 @@ log = logging.getLogger(__name__)
 Connector = Callable[[Address], contextlib.AbstractContextManager[aiohttp.BaseConnector]]
 
 
-@contextlib.contextmanager
-def by_network(address: Address) -> Iterator[aiohttp.BaseConnector]:
-    yield aiohttp.TCPConnector(ssl=_trust())
+def by_network() -> Connector:
+    known = functools.cache(trusted)  # it takes a while, and there is a connection for each request
 
+    @contextlib.contextmanager
+    def connect(address: Address) -> Iterator[aiohttp.BaseConnector]:
+        yield aiohttp.TCPConnector(ssl=known())
 
-@functools.cache
-def _trust() -> ssl.SSLContext:
-    return httpx.create_ssl_context(trust_env=False)  # whom the door's other requests trust
+    return connect
 
 
 class Tunnels:
-    def __init__(self, connector: Connector = by_network) -> None:
-        self._connector = connector
+    def __init__(self, connector: Connector | None = None) -> None:
+        self._connector = connector or by_network()
         self._carrying: set[asyncio.Task[None]] = set()
 
     async def enter(self, door: Door, port: int) -> Connection | None:

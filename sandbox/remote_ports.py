@@ -14,7 +14,7 @@ from bot.errors import SandboxError, SandboxUnreachable
 from bot.ports import Guard, Link
 from sandbox.box import Box, Signed, Signer
 from sandbox.port_gate import OpenGate
-from sandbox.port_tunnel import Connector, Tunnels, by_network
+from sandbox.port_tunnel import Connector, Tunnels
 from sandbox.port_ways import NOT_CONFIGURED, Connection, Way, shown
 from sandbox.remote_supervisor import KNOCKS, RemoteSupervisor, persistently
 
@@ -51,7 +51,7 @@ class RemotePorts:
     all its boxes."""
 
     def __init__(
-        self, host: str = "", connector: Connector = by_network, *, ask_every: float = ASK_EVERY
+        self, host: str = "", connector: Connector | None = None, *, ask_every: float = ASK_EVERY
     ) -> None:
         self._host = host
         self._tunnels = Tunnels(connector)

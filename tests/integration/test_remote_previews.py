@@ -4,7 +4,6 @@ on the way there is neither the page's nor the server's to know."""
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -296,11 +295,16 @@ async def test_a_link_in_the_doors_place_leads_to_no_socket_of_this_machine(
     await provider.close()
 
 
-async def test_the_doors_token_goes_to_no_server_whose_certificate_is_not_known(tmp_path: Path) -> None:
+async def test_the_doors_token_goes_to_no_server_whose_certificate_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "port").mkdir()
-    with serving_tls(make_authority(tmp_path), tmp_path) as port:
-        tunnels = Tunnels()
+    authority = make_authority(tmp_path)
+    with serving_tls(authority, tmp_path) as port, caplog.at_level("INFO", "sandbox.port_tunnel"):
         door = Door(Address(f"https://{HOST}:{port}", {"E2b-Traffic-Access-Token": "t"}), "token")
-        assert await tunnels.enter(door, 80) is None
-        await tunnels.close()
-    assert json.dumps(repr(door)).count("token") == 0
+        assert await Tunnels().enter(door, 80) is None
+        assert "Certificate" in caplog.text and "answers" not in caplog.text
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+        assert await Tunnels().enter(door, 80) is None
+        assert "the door's place answers 404" in caplog.text, "the operator's authorities are known"
+    assert "'token'" not in repr(door)

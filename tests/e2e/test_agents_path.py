@@ -137,11 +137,15 @@ async def at_work(directory: Path, case: Case, command: str, **settings: str) ->
 
 async def test_it_asks_is_steered_and_its_commit_becomes_a_pull_request(tmp_path: Path, case: Case) -> None:
     ask = {"SANDPIPER_PERMISSIONS": "ask"}
-    async with at_work(tmp_path, case, "sleep 2; touch looked.txt", **ask) as (r, model):
+    look = "until test -e ../go; do sleep 0.1; done; touch looked.txt"
+    async with at_work(tmp_path, case, look, **ask) as (r, model):
         root = r.mention("write down the colour [[script:colour]]")
         await allow(r, root, 1)
-        await soon(r, lambda: "sleep 2" in r.picture(root))
+        await soon(r, lambda: "until test" in r.picture(root))
         steer = r.reply(root, "make it blue")
+        await soon(r, lambda: bool(r.reactions(steer)))
+        (tree,) = tmp_path.glob("**/workspaces/*/code")
+        (tree.parent / "go").touch()
         await allow(r, root, 2)
         await soon(r, lambda: bool(r.finals(root)))
         (final,) = r.finals(root)

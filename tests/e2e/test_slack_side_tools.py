@@ -132,7 +132,11 @@ async def test_a_call_to_a_dead_bot_is_answered_by_the_next_one_once(it: Rig) ->
 
 
 async def test_a_server_can_be_looked_at_while_the_turn_runs(it: Rig) -> None:
-    serve = "!run python3 -m http.server 8765 --bind 127.0.0.1 >~/log 2>&1 & sleep 1; echo up"
+    up = "import socket; socket.create_connection(('127.0.0.1', 8765))"
+    serve = (
+        "!run python3 -m http.server 8765 --bind 127.0.0.1 >~/log 2>&1 & "
+        f'until python3 -c "{up}" 2>>~/log; do sleep 0.1; done; echo up'
+    )
     share = tool("share_port", port=8765, title="The <site>")
     root = it.mention(
         f"!run echo 'hello people' > page.txt; {serve.removeprefix('!run ')}\n{share}\n{at_gate('port')}"

@@ -102,13 +102,14 @@ async def test_others_who_may_not_use_one_stay_refused(tmp_path: Path) -> None:
         assert (await write(t, "go on", BOB, addressed=False)).startswith("denied")
 
 
-async def test_publish_goes_on_with_what_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trees", [("code", "api"), ("api",)])
+async def test_publish_goes_on_with_what_is_left(tmp_path: Path, trees: tuple[str, ...]) -> None:
     begun = asyncio.Event()
 
     async def obeys_stop(agent: ScriptedProcess) -> None:
         await agent.take()
-        await commit(agent, "code", "half")
-        await commit(agent, "api", "half")
+        for tree in trees:
+            await commit(agent, tree, "half")
         begun.set()
         while "interrupt" not in await agent.heard():
             pass
@@ -123,8 +124,9 @@ async def test_publish_goes_on_with_what_is_left(tmp_path: Path) -> None:
         t.forge.permissions["7@acme/api"] = "none"
         assert await write(t, "", verb=Verb.PUBLISH) == "started"
         published = await final(t, 2)
-        assert published.outcome is Outcome.PUBLISHED
-        assert [one.repository for one in published.pull_requests] == ["acme/web"]
+        assert [one.repository for one in published.pull_requests] == ["acme/web"][: len(trees) - 1]
+        if trees == ("api",):
+            assert "The work to publish is in acme/api, which this thread cannot use now." in published.reason
 
 
 async def test_nothing_is_said_into_a_turn_that_still_has_it(tmp_path: Path) -> None:

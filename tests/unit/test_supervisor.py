@@ -320,14 +320,16 @@ def test_an_orphan_ends_itself(start: Start) -> None:
 
 
 def test_an_orphan_that_ignores_term_is_killed(start: Start) -> None:
-    kept = start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done", lease=0.3, grace=0.2)
+    kept = start("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done", lease=60, grace=0.2)
+    assert kept.get("/out?fd=1&from=0&wait=30").status == 200, "it ignores TERM from here on"
+    kept.post("/lease?ttl=0&fence=1")
     wait_until((kept.directory / "exit").exists)
     assert json.loads((kept.directory / "exit").read_text())["exit_code"] == -signal.SIGKILL
 
 
 def test_a_lease_is_pushed_by_asking_and_by_reading(start: Start) -> None:
-    kept = start("cat", lease=1.0)
-    assert kept.get("/out?fd=1&from=0&wait=1.3").status == 200, "it is no orphan while somebody reads"
+    kept = start("cat", lease=2.0)
+    assert kept.get("/out?fd=1&from=0&wait=2.3").status == 200, "it is no orphan while somebody reads"
     assert kept.status()["running"]
     assert kept.post("/lease?ttl=50&fence=1").json["lease_left"] > 40
     kept.post("/lease?ttl=0&fence=1")

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from bot.access import Allowlist
 from bot.app_agents import agents_of
+from bot.app_code import lending
 from bot.app_sandboxes import hosts_of, provider_of
 from bot.clock import SystemClock
 from bot.core import Core, Policy
@@ -119,7 +120,10 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
         store = await SqliteStore.open(settings.data_dir, clock, dispatcher)
         stack.push_async_callback(store.close)
         agents, programs = agents_of(settings)
-        provider = provider_of(settings)
+        git_seconds = policy.deadlines.git
+        mirrors = Mirrors(settings.data_dir / "mirrors", settings.github.web_url, git_seconds)
+        lent = await stack.enter_async_context(lending(settings, store, mirrors, git_seconds))
+        provider = provider_of(settings, lent.port)
         stack.push_async_callback(provider.close)
         await provider.check()
         if provider.warning:
@@ -161,8 +165,7 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
         waiting_for.discard("github")
         repositories = Repositories(app, ourselves)
         accounts = Accounts(app)
-        mirrors = Mirrors(settings.data_dir / "mirrors", settings.github.web_url, policy.deadlines.git)
-        forge = GitHubForge(app, repositories, accounts, mirrors, clock)
+        forge = GitHubForge(app, repositories, accounts, mirrors, clock, lent.on_demand)
         surfaces: dict[str, Surface] = {"github": GitHubSurface(app, repositories, accounts, ourselves)}
 
         if settings.slack_on:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 from bot.doctor import Hosts
 from bot.errors import SettingsError
@@ -23,17 +24,20 @@ from sandbox.inside.egress import Rules
 from sandbox.local import local_provider
 
 
-def provider_of(settings: Settings) -> Provider:
-    """Raises ProviderUnavailable where its SDK is not installed, SettingsError for what it cannot do."""
+def provider_of(settings: Settings, bot: int = 0) -> Provider:
+    """bot: the port of this machine's loopback where sandboxes on it find the bot.
+
+    Raises ProviderUnavailable where its SDK is not installed, SettingsError for what it cannot do.
+    """
     match settings.sandbox.provider:
         case "local":
-            return _local(settings)
+            return _local(settings, bot)
         case "daytona":
             return _daytona(settings)
         case "e2b":
             return _e2b(settings)
         case "docker":
-            return _docker(settings)
+            return _docker(settings, bot)
 
 
 def hosts_of(settings: Settings) -> Hosts:
@@ -56,7 +60,20 @@ def _refused(mode: EgressMode, allow: Sequence[str]) -> str:
     return "http://169.254.169.254/"  # whatever the rules say
 
 
-def _local(settings: Settings) -> Provider:
+def _beyond(settings: Settings) -> tuple[str, ...]:
+    """What boxes in a cloud reach besides what the egress mode lets through: the operator's list, and the
+    bot's own address where it lends code by one."""
+    allow, code = settings.egress.allow, settings.code
+    parts = urlsplit(code.url)
+    if not (code.on_demand_from and parts.hostname):
+        return allow
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if Rules({"allow": hosts_of_mode(settings.egress.mode, allow)}).names(parts.hostname, port):
+        return allow
+    return (*allow, f"{parts.hostname}:{port}")
+
+
+def _local(settings: Settings, bot: int) -> Provider:
     return local_provider(
         settings.data_dir / "sandboxes",
         unsafe=settings.sandbox.unsafe,
@@ -66,6 +83,7 @@ def _local(settings: Settings) -> Provider:
         loopback=settings.egress.loopback,
         ports_host=settings.sandbox.ports_host,
         limits=Limits(settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus),
+        bot=bot,
     )
 
 
@@ -107,7 +125,7 @@ def _daytona(settings: Settings) -> Provider:
             auto_archive=about.auto_archive,
             auto_delete=about.auto_delete,
             extra=about.extra,
-            network=network_of(settings.egress.mode, settings.egress.allow),
+            network=network_of(settings.egress.mode, _beyond(settings)),
         )
     )
 
@@ -123,14 +141,14 @@ def _e2b(settings: Settings) -> Provider:
             sandbox_url=about.sandbox_url,
             template=about.template,
             life=settings.sandbox.idle_stop,
-            network=e2b_network_of(settings.egress.mode, settings.egress.allow),
+            network=e2b_network_of(settings.egress.mode, _beyond(settings)),
             extra=about.extra,
         ),
         ports_host=settings.sandbox.ports_host,
     )
 
 
-def _docker(settings: Settings) -> Provider:
+def _docker(settings: Settings, bot: int) -> Provider:
     about, sandbox = settings.docker, settings.sandbox
     local = {"TOOLS": sandbox.tools, "UNSAFE": sandbox.unsafe}
     for name, value in local.items():
@@ -150,6 +168,7 @@ def _docker(settings: Settings) -> Provider:
         loopback=settings.egress.loopback,
         ports_host=sandbox.ports_host,
         limits=Limits(settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus),
+        bot=bot,
     )
 
 

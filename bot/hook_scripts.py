@@ -6,7 +6,7 @@ box, and spoil nobody else's.
 
 from __future__ import annotations
 
-from bot.workspace_scripts import HERE
+from bot.workspace_here import HERE
 
 MOST_CONFIG = 256 * 1024  # bytes of a devcontainer.json
 MOST_SAID = 16 * 1024  # bytes of a hook's output that are brought out

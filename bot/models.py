@@ -863,15 +863,25 @@ class ProcessStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Lent:
+    """What git in a sandbox reads one repository's code from, and the bearer token that it shows there."""
+
+    url: str
+    grant: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CodeBundle:
     """Commits from the forge on their way into a sandbox.
 
-    refs: branch name → commit, as on the forge now. empty: the sandbox had everything.
+    refs: branch name → commit, as on the forge now. empty: there is no bundle, since the sandbox had
+    everything, or gets it on demand: `lent`.
     """
 
     base: str
     refs: Mapping[str, str]
     empty: bool
+    lent: Lent | None = None
 
 
 @dataclass(frozen=True, slots=True)

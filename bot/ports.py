@@ -161,11 +161,15 @@ class Forge(Protocol):
         """
         ...
 
-    async def bundle(self, repository: Repository, have: Sequence[str], to: Path) -> CodeBundle:
+    async def bundle(
+        self, repository: Repository, have: Sequence[str], to: Path, *, turn: int = 0
+    ) -> CodeBundle:
         """Write to `to` a git bundle of all branches (refs/heads/*), without the commits `have`.
 
         Commits unknown to the forge are ignored in `have`. Nothing is written when there is nothing
-        new (`empty`). Raises RepositoryUnknown, ForgeError.
+        new (`empty`). turn: one in whose sandbox git can fetch by itself. Then nothing is written of a large
+        repository, and the answer says what is `lent`: there the sandbox's git reads this repository, and no
+        other, until the turn ends, and writes nothing. Raises RepositoryUnknown, ForgeError.
         """
         ...
 

@@ -32,6 +32,7 @@ _TOKENS = re.compile(
             r"\b[sr]k_(?:live|test)_[A-Za-z0-9]{16,}",  # Stripe
             r"\bdtn_[A-Za-z0-9]{30,}",  # Daytona
             r"\be2b_[A-Za-z0-9]{30,}",
+            rf"\bspc_[0-9]{{1,20}}_[0-9]{{1,20}}_{_RUN}{{20,}}",  # our own, for code on demand
             r"\beyJ[A-Za-z0-9_\-]{8,1000}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}",  # JSON web tokens
         )
     )
@@ -42,7 +43,7 @@ _TOKENS = re.compile(
 _TOKEN_SIGNS = (
     "sk-", "gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_", "glpat-", "xox", "xapp-",
     "hooks.slack.com/", "AKIA", "ASIA", "ABIA", "ACCA", "AIza", "npm_", "pypi-", "hf_", "k_live_", "k_test_",
-    "dtn_", "e2b_", "eyJ",
+    "dtn_", "e2b_", "spc_", "eyJ",
 )
 # fmt: on
 

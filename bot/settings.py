@@ -11,8 +11,9 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from bot.agents.codec import Permissions
@@ -104,6 +105,24 @@ class GitHubSettings(Section):
 class WebSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
+
+
+def _base_url(url: str) -> str:
+    parts = urlsplit(url)
+    if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
+        raise ValueError("is no address: write it as https://code.example.com.")
+    return _without_login(url)
+
+
+class CodeSettings(Section):
+    """Code on demand. on_demand_from: bytes of a repository from which on its code is not brought into
+    sandboxes whole, 0: never. host, port: where the bot lends it; port 0: a free one, and the same one in the
+    bot's next life. url: the address by which sandboxes in a cloud reach that; "": they get bundles."""
+
+    on_demand_from: ByteSize = ByteSize(256 * 1024 * 1024)
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+    url: Annotated[str, AfterValidator(_base_url)] = ""
 
 
 class AllowSettings(Section):
@@ -229,6 +248,7 @@ class Settings(BaseSettings):
     slack: SlackSettings = SlackSettings()
     github: GitHubSettings = GitHubSettings()
     web: WebSettings = WebSettings()
+    code: CodeSettings = CodeSettings()
     allow: AllowSettings = AllowSettings()
     deadline: DeadlineSettings = DeadlineSettings()
     cap: CapSettings = CapSettings()

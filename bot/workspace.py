@@ -18,6 +18,8 @@ from bot.errors import WorkspaceError
 from bot.last_words import LastWords
 from bot.models import TREE, Beside, CodeBundle, Launch, Place, Repository, Session, Work, branch_alias
 from bot.ports import Forge, Sandbox, Store
+from bot.workspace_here import SURROUNDINGS
+from bot.workspace_notes import TOLD_ONCE, note_of
 
 LARGEST_BUNDLE = 512 * 1024 * 1024  # bytes
 GIT_SECONDS = 300.0
@@ -117,18 +119,21 @@ class Workspaces:
     async def _open(self, session: Session, sandbox: Sandbox, turn: int) -> Place:
         repository = repository_of(session)
         bare, tree = self._paths(session, sandbox)
-        have = (await self._sh(sandbox, session, scripts.HAVE, bare)).split()
+        version, *have = (await self._sh(sandbox, session, scripts.HAVE, bare)).splitlines()
+        partial = have == ["partial"]
         incoming = self._scratch / f"in-{session.id}.bundle"
+        lent_to = turn if _fetches_on_demand(version) else 0
         try:
-            bundle = await self._forge.bundle(repository, have, incoming)
+            bundle = await self._forge.bundle(repository, [] if partial else have, incoming, turn=lent_to)
             inside = "" if bundle.empty else f"{sandbox.workspaces}/{session.id[:8]}/incoming.bundle"
             if inside:
                 await sandbox.upload(incoming, inside)
         finally:
             incoming.unlink(missing_ok=True)
         updates = "".join(f"update refs/remotes/origin/{name} {sha}\n" for name, sha in bundle.refs.items())
-        identity = (self._git_name, self._git_email)
-        await self._here(sandbox, session, scripts.FETCH, inside, *identity, stdin=updates.encode())
+        args = (inside, self._git_name, self._git_email, "whole" if partial else "")
+        lent = f"{bundle.lent.url} {bundle.lent.grant}\n" if bundle.lent else "\n"
+        await self._here(sandbox, session, scripts.FETCH, *args, stdin=(lent + updates).encode())
         base = await self._base(session, repository, bundle)
         branch = session.branch or branch_name(session)
         out = await self._here(
@@ -136,7 +141,7 @@ class Workspaces:
             branch=branch,
         )
         base_sha, *said = out.rstrip("\n").split("\n")
-        notes = [_note(line, branch, base) for line in said if not (session.branch and line in _TOLD_ONCE)]
+        notes = [note_of(line, branch, base) for line in said if not (session.branch and line in TOLD_ONCE)]
         if base_sha == "-":
             notes.append(f"The branch {branch} has no common history with origin/{base}: rebase it.")
             base_sha = session.base_sha or bundle.refs[base]
@@ -352,7 +357,7 @@ class Workspaces:
         launch = Launch(
             argv=("/bin/sh", "-c", script, "sandpiper", *args),
             cwd="/",
-            env={**scripts.SURROUNDINGS, **self._author},
+            env={**SURROUNDINGS, **self._author},
             visible=self._visible(session, sandbox),
             ours=True,
         )
@@ -369,7 +374,7 @@ class Workspaces:
         return result.out.decode(errors="replace")
 
 
-_TOLD_ONCE = ("submodules", "lfs")
+_OLDEST_ON_DEMAND = (2, 36)  # it gives worktrees a configuration of their own, and fetches many files at once
 _NO_FILE = {
     "none": "There is no such file in the workspace.",
     "away": "Its worktree was put away, or is not there yet. It comes with the thread's next turn.",
@@ -379,6 +384,12 @@ _NO_FILE = {
 }
 _PUT_AWAY = "Keep what was not committed\n\nThe worktree was put away."
 _KEPT = "Keep unfinished work\n\nThe turn ended before these changes were committed."
+
+
+def _fetches_on_demand(version: str) -> bool:
+    """Is this a git ("git version 2.39.5") that can work with what it has not got yet?"""
+    found = re.match(r"git version (\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) >= _OLDEST_ON_DEMAND
 
 
 def kept_ref(turn: int) -> str:
@@ -396,42 +407,6 @@ def _uncommitted(status: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         tuple(name for name in names if not name.endswith("/")),
         tuple(name.rstrip("/") for name in names if name.endswith("/")),
     )
-
-
-def _note(line: str, branch: str, base: str) -> str:
-    """What OPEN tells of, for the agent and for people."""
-    word, _, about = line.partition(" ")
-    match word:
-        case "diverged":
-            return (
-                f"The branch {branch} on GitHub and the one here have diverged. Merge origin/{branch} "
-                "before you change anything else."
-            )
-        case "moved":
-            return f"The worktree was not one of the repository any more. Its files are in {about}."
-        case "operation":
-            return f"A {about} is in progress in the worktree. Finish or abort it first."
-        case "elsewhere":
-            return (
-                f"The worktree is at {about}, with changes, and not on {branch}. Check {branch} out first: "
-                "only that is published."
-            )
-        case "away":
-            return (
-                f"The worktree had been put away, and {branch} was moved since. What was not committed then "
-                f"is on {about}."
-            )
-        case "submodules":
-            return (
-                "This repository has submodules. Their files are not brought in: their directories are empty "
-                "here, and stay as they are."
-            )
-        case "lfs":
-            return (
-                "This repository keeps files in Git LFS. Only their pointers are brought in: leave them as "
-                "they are. A file that is added here is committed as it is, without LFS."
-            )
-    return ""
 
 
 def repository_of(session: Session) -> Repository:

@@ -1,139 +1,25 @@
 """What the bot's git does inside a sandbox, as shell scripts.
 
-They get their values as arguments, never spliced into their text: $1 the clone that a person's sessions
-share, $2 the session's worktree, $3 its branch, then each script's own. What is published is read from
-the clone: the agent may have moved, broken or deleted its worktree.
+What is published is read from the clone: the agent may have moved, broken or deleted its worktree.
 """
 
 from __future__ import annotations
 
-# The clone's configuration is the agent's: what it names to be run by the bot's git commands is not.
-# (Filters are: without them git can't tell what has changed. They get nothing that the agent hasn't.)
-GIT = "git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c commit.gpgSign=false -c gc.auto=0"
+from bot.workspace_here import GIT, HERE
 
-# The home's configuration counts for all of a person's sessions, so the bot's commands don't read it.
-SURROUNDINGS = {
-    "HOME": "/nonexistent",
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_ATTR_NOSYSTEM": "1",
-    "GIT_ALLOW_PROTOCOL": "none",
-    "GIT_TERMINAL_PROMPT": "0",
-    "LC_ALL": "C.UTF-8",
-}
-
-HERE = f"""
-set -e
-bare=$1 tree=$2 branch=$3 heads=refs/heads/$3
-away=refs/sandpiper/away/$3 stranded=refs/sandpiper/stranded/$3
-shift 3
-g() {{ {GIT} "$@"; }}
-b() {{ g --git-dir="$bare" "$@"; }}
-t() {{ g -C "$tree" "$@"; }}
-
-# Two sessions of one person share the clone: only one at a time changes its refs and worktrees.
-# The lock is in the box, so it holds whichever replica prepares there.
-alone() {{ mkdir -p "$bare"; exec 9>"$bare/sandpiper.lock"; flock 9; }}
-
-# $1 ref, $2 commit: a ref that only the bot writes, so that a lock on it is what a killed git left
-put() {{ rm -f "$bare/$1.lock"; b update-ref --no-deref "$1" "$2"; }}
-
-# Is the worktree there, and is it one of the clone's?
-ours() (
-  cd "$tree" 2>/dev/null && test -f .git || exit 1
-  common=$(g rev-parse --git-common-dir 2>/dev/null) && cd "$common" && common=$(pwd -P)
-  cd "$bare" && test "$common" = "$(pwd -P)"
-)
-
-# The locks that only the session's own agent can have held. Call it when that has ended.
-unlock() {{
-  rm -f "$bare/$heads.lock"
-  if ours; then
-    own=$(t rev-parse --absolute-git-dir)
-    rm -f "$own/index.lock" "$own/HEAD.lock"
-  fi
-}}
-
-has_branch() {{ b rev-parse -q --verify "$heads" >/dev/null; }}
-
-# $1 the turn's start ref. The agent may have renamed or deleted the branch.
-restore() {{ has_branch || put "$heads" "$(b rev-parse --verify "$1")"; }}
-
-# A git operation that is in progress in the worktree; nothing when there is none
-operation() {{
-  own=$(t rev-parse --absolute-git-dir)
-  for each in rebase-merge:rebase rebase-apply:rebase MERGE_HEAD:merge CHERRY_PICK_HEAD:cherry-pick \\
-    REVERT_HEAD:revert BISECT_LOG:bisect; do
-    if test -e "$own/${{each%%:*}}"; then echo "${{each##*:}}"; return; fi
-  done
-}}
-
-# Is HEAD, wherever it is, the branch with the agent's own new commits on it?
-ahead() {{
-  head=$(t rev-parse -q --verify HEAD) || return 1
-  test "$head" = "$(b rev-parse "$heads")" && return
-  b merge-base --is-ancestor "$heads" "$head" || return 1
-  test -z "$(b for-each-ref --count=1 --contains "$head" refs/remotes/origin)"
-}}
-
-# Where HEAD is, if that is neither the branch nor ahead of it
-elsewhere() {{
-  on=$(t symbolic-ref -q HEAD || true)
-  if test "$on" = "$heads" || ahead; then return; fi
-  if test -n "$on"; then echo "${{on#refs/heads/}}"; else t rev-parse --short=12 HEAD; fi
-}}
-
-# Repositories inside of the worktree: git would take in their commit's name, and none of their files.
-status() {{ t --no-optional-locks status --porcelain=v1 -z --untracked-files=all --no-renames; }}
-nested() {{ status | tr '\\0' '\\n' | sed -n 's,^?? \\(.*\\)/$,\\1,p'; }}
-
-add() {{
-  set -- .
-  while IFS= read -r each; do
-    test -z "$each" || set -- "$@" ":(exclude,literal)$each"
-  done <<END
-$(nested)
-END
-  t add -A -- "$@"
-}}
-
-# $1 a commit of `keep`, of what is no part of the branch: under a name by which it is found with that
-strand() {{ put "$stranded/$1" "$1"; }}
-
-# Is there anything on these refs that no pushed commit has, neither as it is nor as files?
-only_here() {{
-  b for-each-ref --format='%(objectname) %(tree)' "$@" | while read -r commit files; do
-    test -n "$(b rev-list -n 1 "$commit" --not --remotes=origin)" || continue
-    b log --format=%T --no-show-signature --remotes=origin | grep -qx "$files" || echo "$commit"
-  done
-}}
-
-# $1 ref, $2 message: a commit of everything, on a ref, with the worktree left as it is
-keep() {{
-  head=$(t rev-parse -q --verify HEAD || b rev-parse "$heads")
-  GIT_INDEX_FILE=$(mktemp -u); export GIT_INDEX_FILE
-  t read-tree "$head"
-  add
-  all=$(t write-tree)
-  rm -f "$GIT_INDEX_FILE"
-  unset GIT_INDEX_FILE
-  commit=$head
-  if test "$all" != "$(b rev-parse "$head^{{tree}}")"; then
-    commit=$(b commit-tree "$all" -p "$head" -m "$2")
-  fi
-  put "$1" "$commit"
-  echo "$commit"
-}}
-"""
-
-# $1 the clone
+# $1 the clone; prints git's version, then what is here of the forge's: commits, or "partial" where of some
+# the contents of files are not
 HAVE = f"""
+git version
 cd "$1" 2>/dev/null || exit 0
+if test -e sandpiper.partial; then echo partial; exit; fi
 {GIT} for-each-ref --format='%(objectname)' refs/remotes/origin | sort -u |
   {GIT} cat-file --batch-check | sed -n 's/ commit .*//p'
 """
 
-# bundle ("" = nothing new), name, email; stdin: "update <ref> <sha>" lines
+# bundle ("" = nothing new), name, email, "whole" when the bundle has all that there is; stdin: a URL to fetch
+# from instead and a token for it, or an empty line; then "update <ref> <sha>" lines. Sessions have tokens of
+# their own: each is in a file beside its worktree, which the configuration of that worktree includes (OPEN).
 FETCH = f"""{HERE}
 alone
 if ! test -e "$bare/sandpiper.made"; then  # or not to its end
@@ -152,12 +38,38 @@ cd "$bare"
 g config gc.auto 0
 g config user.name "$2"
 g config user.email "$3"
+IFS=' ' read -r url token
 if test -n "$1"; then
   g bundle unbundle "$1" >/dev/null
   rm -f "$1"
 fi
 wanted=$(mktemp)
 cat >"$wanted"
+rm -rf -- "$tree.origin"
+if test -n "$url"; then
+  mkdir -p "$(dirname "$tree")"
+  (umask 077; cat >"$tree.origin") <<END
+[remote "origin"]
+  url = $url
+[http "$url"]
+  extraHeader = Authorization: Bearer $token
+END
+  : >"$bare/sandpiper.partial"
+  if test "$(g config extensions.worktreeConfig || true)" != true; then
+    g config --file "$bare/config.worktree" core.bare true
+    g config --unset-all core.bare || true
+    g config extensions.worktreeConfig true
+  fi
+  g config remote.origin.promisor true
+  g config remote.origin.partialCloneFilter blob:none
+  g config extensions.partialClone origin
+  fetches
+  cut -d' ' -f3 "$wanted" | sort -u |
+    g fetch -q --filter=blob:none --no-tags --no-write-fetch-head --no-auto-gc --no-recurse-submodules \\
+      --stdin origin
+elif test -n "$4"; then
+  rm -f "$bare/sandpiper.partial"
+fi
 cut -d' ' -f2 "$wanted" | sort >"$wanted.refs"
 # What is gone goes first: it may stand where a directory of new names has to be.
 g for-each-ref --format='%(refname)' refs/remotes/origin | sort | comm -23 - "$wanted.refs" |
@@ -206,9 +118,12 @@ if ! test -e "$tree.opened" || ! ours; then
   : >"$tree.opened"
   test -z "$kept" || b update-ref -d "$away"
 fi
+own=$(t rev-parse --absolute-git-dir)
+test -z "$from" || g config --file "$own/config.worktree" include.path "$tree.origin"
 has_branch || b update-ref "$heads" "$(t rev-parse HEAD)"
 b merge-base "$heads" "$base" || echo -
 test -z "$said" || echo "$said"
+test -z "$from" || echo demand
 going=$(operation)
 if test -n "$going"; then
   echo "operation $going"
@@ -338,7 +253,7 @@ keep "$away" "$1" >/dev/null
 test "$(b rev-parse "$away")" != "$(b rev-parse "$heads")" || b update-ref -d "$away"
 b worktree unlock "$tree" 2>/dev/null || true
 rm -f "$tree.opened"
-rm -rf "$tree" "$tree".setup* "$tree".start*
+rm -rf "$tree" "$tree".setup* "$tree".start* "$tree.origin"
 b worktree prune
 """
 
@@ -384,14 +299,25 @@ else
 fi
 """
 
-# target, head, then commits the forge has; prints the bundle's bytes
+# target, head, then commits the forge has; prints the bundle's bytes. Of a clone that has not got everything
+# only what was made here: git would fetch what that is a change of, and what others made.
 BUNDLE = f"""{HERE}
 target=$1 head=$2
 shift 2
 mkdir -p "$(dirname "$target")"
 rm -rf -- "$target" "$target.lock"
 put "refs/sandpiper/outgoing/$branch" "$head"
-b bundle create -q "$target" "refs/sandpiper/outgoing/$branch" "$@"
+if test "$(b config remote.origin.promisor || true)" = true; then
+  {{
+    echo '# v2 git bundle'
+    for each in "$@"; do echo "-${{each#^}} "; done
+    printf '%s refs/sandpiper/outgoing/%s\\n\\n' "$head" "$branch"
+    printf '%s\\n' "$head" "$@" |
+      b pack-objects -q --revs --stdout --delta-base-offset --exclude-promisor-objects
+  }} >"$target"
+else
+  b bundle create -q "$target" "refs/sandpiper/outgoing/$branch" "$@"
+fi
 wc -c <"$target"
 """
 

@@ -116,16 +116,23 @@ class Command:
 @dataclass(frozen=True, slots=True)
 class Options:
     """tools: directories of this machine that boxes see read-only at the same place, with their bin
-    directory on PATH. loopback: ports of services on this machine that every program may use. Sizes
-    are bytes. limits: resource limits of each program and what it starts. machine: the architecture,
-    as Python's platform names it, which decides the system call filter."""
+    directory on PATH. loopback: ports of services on this machine that every program may use. bot: such a
+    port of the bot's own, which is waited for while the bot is away; 0: none. Sizes are bytes. limits:
+    resource limits of each program and what it starts. machine: the architecture, as Python's platform
+    names it, which decides the system call filter."""
 
     tools: tuple[Path, ...] = ()
     loopback: tuple[int, ...] = ()
+    bot: int = 0
     tmp_size: int = 1 << 30
     shm_size: int = 256 << 20
     limits: Mapping[str, int] = field(default_factory=lambda: {"nofile": 65536, "nproc": 4096, "core": 0})
     machine: str = field(default_factory=platform.machine)
+
+    @property
+    def led_in(self) -> tuple[int, ...]:
+        """The ports that every program finds on its loopback."""
+        return (*self.loopback, *([self.bot] if self.bot else []))
 
     @property
     def tool_path(self) -> list[str]:
@@ -160,13 +167,15 @@ def build(
     life_fd: the program may not outlive whoever holds the other end of this pipe; None: it may. groups: the
     control groups that it goes into.
     """
-    ports = dict.fromkeys([*options.loopback, *launch.loopback])
+    ports = dict.fromkeys([*options.led_in, *launch.loopback])
     forward = [options.python() or "python3", "-I", "-S", f"{PROGRAMS}/forward.py"]
     forward += ["--socket", f"{EGRESS}/proxy.sock", "--port", str(PROXY_PORT), "--env-fd", str(env_fd)]
     if life_fd is not None:
         forward += ["--life-fd", str(life_fd)]
     for port in ports:
         forward += ["--loopback", str(port)]
+    if options.bot:
+        forward += ["--bot", str(options.bot)]
     if launch.entrance:
         forward += ["--entrance", launch.entrance]
     for name, value in options.limits.items():

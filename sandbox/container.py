@@ -36,13 +36,15 @@ SHM_SIZE = 256 << 20
 class Engine:
     """host: unix:///path of the engine's socket. image: what containers are made of; it needs python3 and
     git. runtime: the engine's name of another OCI runtime, "": its default. user: numbers, as uid:gid.
-    limits: of each container."""
+    limits: of each container. bot: the port of this machine's loopback where they find the bot, which is
+    waited for while it is away; 0: they don't."""
 
     host: str = "unix:///var/run/docker.sock"
     image: str = "node:24-bookworm"
     runtime: str = ""
     user: str = "1000:1000"
     limits: Limits = field(default_factory=Limits)
+    bot: int = 0
 
     @property
     def ids(self) -> tuple[int, int]:

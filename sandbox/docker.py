@@ -83,6 +83,7 @@ class DockerBox:
         self.place = provider.directory / id
         self.egress = provider.egress_of(id)
         self.reserved = provider.led
+        self.bot = provider.engine.bot
 
     async def state(self) -> SandboxState:
         await self._provider.labels_of(self.id)
@@ -249,7 +250,7 @@ class DockerSandbox(RemoteSandbox):
             await self._docker.state()
         services = self._docker.services(launch.loopback)
         await self._docker.egress.ensure(services)
-        words = ["--socket", f"{OUT}/proxy.sock", "--port", "0"]
+        words = ["--socket", f"{OUT}/proxy.sock", "--port", "0", "--bot", str(self._docker.bot)]
         for service in services:
             words += ["--shared-loopback", service.rpartition(":")[2]]
         return words
@@ -267,11 +268,12 @@ def docker_provider(
     loopback: Sequence[str] = (),
     ports_host: str = "",
     limits: Limits | None = None,
+    bot: int = 0,
 ) -> DockerProvider:
     """The provider that the operator's settings describe. Raises SettingsError that names the variable,
     ProviderUnavailable where the SDK is not installed."""
-    engine = checked(Engine(host, image, runtime, user, limits or Limits()))
-    services = loopback_of(loopback)
+    engine = checked(Engine(host, image, runtime, user, limits or Limits(), bot))
+    services = (*loopback_of(loopback), *([bot] if bot else []))
     return DockerProvider(directory, engine, hosts_of(mode, allow), loopback=services, ports_host=ports_host)
 
 

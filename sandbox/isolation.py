@@ -103,7 +103,7 @@ class Bubblewrap:
         await self._way_out(place)
 
     async def _way_out(self, place: Place, loopback: Sequence[int] = ()) -> None:
-        ports = (*self._options.loopback, *loopback)
+        ports = (*self._options.led_in, *loopback)
         await self._proxy(place).ensure(f"127.0.0.1:{port}" for port in ports)
 
     def command(self, place: Place, launch: Launch, *, env_fd: int, life_fd: int | None) -> Command:

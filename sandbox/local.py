@@ -81,12 +81,14 @@ def local_provider(
     loopback: Sequence[str] = (),
     ports_host: str = "",
     limits: Limits | None = None,
+    bot: int = 0,
 ) -> LocalProvider:
     """The provider that the operator's settings describe.
 
     allow: what boxes reach besides what the egress mode lets through; in the mode `list` all that they
     reach. ports_host: the address of this machine on which people reach ports that agents share, "": they
-    don't. limits: of each sandbox.
+    don't. limits: of each sandbox. bot: the port of this machine's loopback where boxes find the bot, when
+    code comes on demand; 0: they don't.
 
     Raises SettingsError that names the variable.
     """
@@ -100,7 +102,8 @@ def local_provider(
                 "Leave one of the two out.",
             )
         return LocalProvider(directory, Unisolated(), ports=shared)
-    options = Options(tools=tuple(Path(tool).expanduser() for tool in tools), loopback=services)
+    seen = tuple(Path(tool).expanduser() for tool in tools)
+    options = Options(tools=seen, loopback=services, bot=bot)
     return LocalProvider(directory, Bubblewrap(options, hosts, limits), ports=shared)
 
 

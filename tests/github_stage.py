@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bot.models import Delivery, Identity
 from handlers.github.accounts import Accounts
 from handlers.github.auth import GitHubApp
-from handlers.github.forge import GitHubForge
+from handlers.github.forge import GitHubForge, OnDemand
+from handlers.github.grants import Grants
+from handlers.github.lender import Lender
 from handlers.github.mirrors import Mirrors
 from handlers.github.parse import Ourselves
 from handlers.github.repositories import Repositories
 from handlers.github.surface import GitHubSurface
 from handlers.playground.github import GitHubPlayground
+from handlers.web.server import WebServer
 
 WEB = "acme/web"
 
@@ -36,7 +39,9 @@ class FlyingClock:
 
 @dataclass(frozen=True)
 class Stage:
-    """acme/web with ada (admin) and mallory (read), and all that we have on our side."""
+    """acme/web with ada (admin) and mallory (read), and all that we have on our side. lending: the port where
+    code is to be had on demand. open: turns that have not ended. lending_from: the forge, with code on
+    demand from so many bytes on."""
 
     github: GitHubPlayground
     app: GitHubApp
@@ -45,6 +50,10 @@ class Stage:
     forge: GitHubForge
     surface: GitHubSurface
     data: Path
+    mirrors: Mirrors
+    lending: int
+    open: set[int]
+    lending_from: Callable[[int], GitHubForge]
 
     @property
     def repository_id(self) -> int:
@@ -64,7 +73,10 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def github_stage(root: Path, *, token_life: float = 3600.0) -> AsyncIterator[Stage]:
+async def github_stage(
+    root: Path, *, token_life: float = 3600.0, on_demand_from: int = 1 << 40
+) -> AsyncIterator[Stage]:
+    """on_demand_from: bytes of a repository from which on its code comes on demand."""
     github = GitHubPlayground(root / "forge", token_life=token_life)
     async with github.serve() as server:
         await github.add_repository(WEB, {"README.md": "hello\n", "src/app.py": "print(1)\n"})
@@ -76,9 +88,26 @@ async def github_stage(root: Path, *, token_life: float = 3600.0) -> AsyncIterat
         repositories = Repositories(app, ourselves)
         data = root / "data"
         accounts = Accounts(app)
-        forge = GitHubForge(app, repositories, accounts, Mirrors(data / "mirrors", server.url), clock)
+        mirrors = Mirrors(data / "mirrors", server.url)
+        grants, open = Grants(b"k" * 32), {1}
+
+        async def is_open(turn: int) -> bool:
+            return turn in open
+
+        lending = WebServer(Lender(mirrors, grants, is_open, 60.0), "127.0.0.1", 0)
+        await lending.start()
+
+        def lending_from(size: int) -> GitHubForge:
+            demand = OnDemand(grants, f"http://127.0.0.1:{lending.port}", size)
+            return GitHubForge(app, repositories, accounts, mirrors, clock, demand)
+
+        forge = lending_from(on_demand_from)
         surface = GitHubSurface(app, repositories, accounts, ourselves)
         try:
-            yield Stage(github, app, ourselves, repositories, forge, surface, data)
+            yield Stage(
+                *(github, app, ourselves, repositories, forge, surface, data, mirrors, lending.port, open),
+                lending_from=lending_from,
+            )
         finally:
+            await lending.stop()
             await app.close()

@@ -286,7 +286,9 @@ class DirectoryForge:
         either = self.permissions.get(login, "none")
         return self.permissions.get(f"{login}@{repository.full_name}", either)
 
-    async def bundle(self, repository: Repository, have: Sequence[str], to: Path) -> CodeBundle:
+    async def bundle(
+        self, repository: Repository, have: Sequence[str], to: Path, *, turn: int = 0
+    ) -> CodeBundle:
         if self.far is not None:
             await self.far.wait()
         lines = await shell(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ from github import Github
 from github.PullRequest import PullRequest as GitHubPull
 
 from bot.errors import BundleRefused, ForgeError, RepositoryUnknown
-from bot.models import CodeBundle, PullRequest, Repository, Work
+from bot.models import CodeBundle, Lent, PullRequest, Repository, Work
 from bot.ports import Clock
 from bot.redact import redact
 from handlers.github.accounts import Accounts
@@ -29,6 +30,7 @@ from handlers.github.auth import (
 )
 from handlers.github.closing_words import closing_only
 from handlers.github.failures import CallFailed, NoToken
+from handlers.github.grants import Grant, Grants
 from handlers.github.mirrors import Mirrors, TokenRefused
 from handlers.github.quarantine import Quarantine
 from handlers.github.repositories import Repositories
@@ -44,12 +46,33 @@ _ROLES = frozenset({"admin", "maintain", "write", "triage", "read", "none"})
 _LOGIN = re.compile(r"[A-Za-z0-9_-]{1,100}(?:\[bot\])?")
 
 
+@dataclass(frozen=True, slots=True)
+class OnDemand:
+    """Code on demand for repositories whose mirror has `size` bytes or more. url: where sandboxes find the
+    Lender."""
+
+    grants: Grants
+    url: str
+    size: int
+
+    def lent(self, grant: Grant) -> Lent:
+        """The token is in no URL: git hands these on in arguments, which all users of a machine can read."""
+        return Lent(f"{self.url.rstrip('/')}/{grant.repository}.git", self.grants.written(grant))
+
+
 class GitHubForge:
-    """`bot.ports.Forge` on GitHub."""
+    """`bot.ports.Forge` on GitHub. on_demand: None where all code comes in bundles."""
 
     def __init__(
-        self, app: GitHubApp, repositories: Repositories, accounts: Accounts, mirrors: Mirrors, clock: Clock
+        self,
+        app: GitHubApp,
+        repositories: Repositories,
+        accounts: Accounts,
+        mirrors: Mirrors,
+        clock: Clock,
+        on_demand: OnDemand | None = None,
     ) -> None:
+        self._on_demand = on_demand
         self._app = app
         self._accounts = accounts
         self._repositories = repositories
@@ -86,7 +109,9 @@ class GitHubForge:
         holder = found.get("user") or {}
         return str(holder.get("id", "")), role if role in _ROLES else str(found["permission"])
 
-    async def bundle(self, repository: Repository, have: Sequence[str], to: Path) -> CodeBundle:
+    async def bundle(
+        self, repository: Repository, have: Sequence[str], to: Path, *, turn: int = 0
+    ) -> CodeBundle:
         repository = await self._repositories.current(repository)
 
         async def bundled(token: str) -> CodeBundle:
@@ -96,6 +121,10 @@ class GitHubForge:
                     raise ForgeError(
                         f"{repository.full_name} has no commits yet.", "Push a first commit, then try again."
                     )
+                demand = self._on_demand
+                if turn and demand and await mirror.size() >= demand.size:
+                    lent = demand.lent(Grant(repository.id, turn))
+                    return CodeBundle(repository.default_branch, heads, empty=True, lent=lent)
                 written = await mirror.bundle(await mirror.known(have), to)
                 return CodeBundle(repository.default_branch, heads, empty=not written)
 

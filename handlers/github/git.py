@@ -7,9 +7,10 @@ import base64
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from bot.errors import ForgeError
 from bot.redact import redact
@@ -131,6 +132,38 @@ async def git(
     if code != 0 and code not in fails_with:
         raise GitFailed(args[0], code, err.decode(errors="replace"))
     return Result(code, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+@contextlib.asynccontextmanager
+async def reading(
+    *args: str, cwd: Path, config: Mapping[str, str], stdin: IO[bytes], protocol: str
+) -> AsyncIterator[asyncio.StreamReader]:
+    """What git says, as it says it. git and its helpers are ended when nobody reads on. protocol: as the
+    other side asks for it (GIT_PROTOCOL)."""
+    process = await asyncio.create_subprocess_exec(
+        "git",
+        *args,
+        cwd=cwd,
+        env={**_environment({**_CONFIG, **config}), "GIT_PROTOCOL": protocol},
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    try:
+        yield process.stdout
+    finally:
+        # What nobody has read keeps asyncio from seeing that the process has ended.
+        rest = asyncio.create_task(_forgotten(process.stdout))
+        _endings.add(rest)
+        rest.add_done_callback(_endings.discard)
+        await _ended(process)
+
+
+async def _forgotten(stream: asyncio.StreamReader) -> None:
+    while await stream.read(1 << 16):
+        pass
 
 
 def _environment(config: Mapping[str, str]) -> dict[str, str]:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 QUARANTINE = "quarantine-"
 
 _HEADS = "refs/heads/"
+# What was on a branch once is what a sandbox with code on demand may still come for.
+_KEPT = {"gc.pruneExpire": "never", "gc.cruftPacks": "true"}
 _DAMAGE = ("corrupt", "bad object", "not a git repository", "missing blob", "missing tree", "invalid sha1")
 
 
@@ -42,6 +44,10 @@ class Mirrors:
     def url(self, repository: Repository) -> str:
         return f"{self.git_url}/{repository.full_name}.git"
 
+    def path(self, repository: int) -> Path:
+        """Where the mirror of a repository is, or would be."""
+        return self._directory / f"{repository}.git"
+
     def auth(self, token: str) -> dict[str, str]:
         """The git configuration that shows a token to the forge."""
         return with_token(self.git_url, token)
@@ -50,7 +56,7 @@ class Mirrors:
     async def fresh(self, repository: Repository, token: str) -> AsyncIterator[Mirror]:
         """The mirror as the forge is now, to oneself. Raises ForgeError."""
         async with self._locks.setdefault(repository.id, asyncio.Lock()):
-            path = self._directory / f"{repository.id}.git"
+            path = self.path(repository.id)
             try:
                 await self._fetch(path, repository, token)
             except GitFailed as failed:
@@ -76,7 +82,7 @@ class Mirrors:
             timeout=self._patience,
         )
         try:
-            await git("gc", "--quiet", "--auto", cwd=path)
+            await git("gc", "--quiet", "--auto", cwd=path, config=_KEPT)
         except GitFailed as failed:
             log.warning("the mirror of %s could not be tidied: %s", repository.full_name, failed)
 
@@ -103,6 +109,12 @@ class Mirror:
     def __init__(self, path: Path, patience: float = TIMEOUT) -> None:
         self.path = path
         self._patience = patience
+
+    async def size(self) -> int:
+        """Bytes of its objects, as they lie on the disk."""
+        counted = await git("count-objects", "-v", cwd=self.path)
+        kibibytes = dict(line.split(": ", 1) for line in counted.lines)
+        return 1024 * (int(kibibytes["size"]) + int(kibibytes["size-pack"]))
 
     async def heads(self) -> Mapping[str, str]:
         """Branch name → commit."""

@@ -105,10 +105,11 @@ class _AnswerErrors:
 class WebServer:
     """Serves an ASGI app from `start` to `stop`. `port` 0 takes a free one; signals stay with the program.
 
-    Raises SettingsError from `start` when the address cannot be used.
+    Raises SettingsError from `start` when the address cannot be used; setting: which ones name it.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, *, setting: str = "SANDPIPER_WEB") -> None:
+        self._setting = setting
         self._app = app
         self._host = host
         self._port = port
@@ -121,7 +122,7 @@ class WebServer:
         return self._port
 
     async def start(self) -> None:
-        listening = await _listen(self._host, self._port)
+        listening = await _listen(self._host, self._port, self._setting)
         self._port = listening.getsockname()[1]
         config = uvicorn.Config(
             self._app,
@@ -164,7 +165,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _listen(host: str, port: int) -> socket.socket:
+async def _listen(host: str, port: int, setting: str) -> socket.socket:
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -181,6 +182,6 @@ async def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise SettingsError(
             f"Nothing can be served on {host}:{port}: {error.strerror or error}.",
-            "Set SANDPIPER_WEB_HOST and SANDPIPER_WEB_PORT to an address of this machine and a free port.",
+            f"Set {setting}_HOST and {setting}_PORT to an address of this machine and a free port.",
         ) from error
     return listening

@@ -1,8 +1,8 @@
 """The first program in a local sandbox: leads its loopback to the egress proxy and runs the command.
 
-    forward.py [--socket PATH --port 3128 [--loopback PORT]… [--shared-loopback PORT]…] [--entrance PATH]
-               [--env-fd N] [--life-fd N] [--limit NAME=N]… -- CMD ARG…
-    forward.py --socket PATH --stay FD…
+    forward.py [--socket PATH --port 3128 [--loopback PORT]… [--shared-loopback PORT]… [--bot PORT]]
+               [--entrance PATH] [--env-fd N] [--life-fd N] [--limit NAME=N]… -- CMD ARG…
+    forward.py --socket PATH [--bot PORT] --stay FD…
 
 This file stands alone (Python 3.9+, standard library only). It listens on 127.0.0.1:<port> as the HTTP
 proxy, and on 127.0.0.1:<loopback> for each service that the operator named, so that its address means the
@@ -12,6 +12,8 @@ the proxy restarts. Without --socket it only prepares and runs the command.
 Where programs share a loopback, --port 0 takes a free port for each, and --shared-loopback is for services:
 who is the first to need one leaves a process behind (--stay, on listening sockets that it inherits), which
 leads there for all of them as long as the box runs. So no program's end cuts another's connection.
+
+--bot: which of these services is the bot's own. It is waited for, a minute, while the bot is started again.
 
 --entrance: listen on this unix socket for who wants to look at a port of this loopback: a line with its
 number leads there, after a "+" that says so. The ports above are not led to.
@@ -50,10 +52,12 @@ if TYPE_CHECKING:
     import socket
 
 PATIENCE = 300.0  # seconds for which a lost proxy is tried again
+BOT_PATIENCE = 60.0  # ... and a bot that is away
 BUFFER = 1 << 16
 USAGE = (
-    "usage: forward.py [--socket PATH --port N [--loopback N]… [--shared-loopback N]…] [--entrance PATH]"
-    " [--env-fd N] [--life-fd N] [--limit NAME=N]… -- CMD…, or --socket PATH --stay FD…"
+    "usage: forward.py [--socket PATH --port N [--loopback N]… [--shared-loopback N]… [--bot N]]"
+    " [--entrance PATH] [--env-fd N] [--life-fd N] [--limit NAME=N]… -- CMD…,"
+    " or --socket PATH [--bot N] --stay FD…"
 )
 
 
@@ -64,6 +68,7 @@ class Options:
         self.loopback: list[int] = []
         self.shared_loopback: list[int] = []
         self.stay: list[int] = []
+        self.bot = 0
         self.entrance = ""
         self.env_fd = -1
         self.life_fd = -1
@@ -80,6 +85,8 @@ class Options:
                 self.shared_loopback.append(int(value))
             elif name == "--stay":
                 self.stay.append(int(value))
+            elif name == "--bot":
+                self.bot = int(value)
             elif name == "--entrance":
                 self.entrance = value
             elif name == "--env-fd":
@@ -115,7 +122,7 @@ def listen(port: int) -> _socket.socket:
     return listener
 
 
-def accept(listener: _socket.socket, path: str, greeting: bytes) -> None:
+def accept(listener: _socket.socket, path: str, greeting: bytes, patience: float) -> None:
     """Join each connection to the proxy, forever."""
     select.select([listener], [], [])
     import socket
@@ -128,14 +135,19 @@ def accept(listener: _socket.socket, path: str, greeting: bytes) -> None:
         except OSError:  # out of descriptors: those that are open will close
             time.sleep(0.1)
             continue
-        threading.Thread(target=serve, args=(near, path, greeting), daemon=True).start()
+        threading.Thread(target=serve, args=(near, path, greeting, patience), daemon=True).start()
+
+
+def way_to(port: int, bot: int) -> tuple[bytes, float]:
+    """What the proxy is told to lead to a service, and for how many seconds that is tried."""
+    return greeting_of(port), BOT_PATIENCE if port == bot else 0.0
 
 
 def greeting_of(port: int) -> bytes:
     return f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
 
 
-def leave(ports: list[int], path: str) -> None:
+def leave(ports: list[int], path: str, bot: int) -> None:
     """Have a process on each of these ports that leads to the proxy and stays after us. A port that somebody
     listens on already is theirs: such a process of an earlier program's, or a server of the box's own."""
     doors = []
@@ -160,6 +172,7 @@ def leave(ports: list[int], path: str) -> None:
             for fd in (0, 1, 2):
                 os.dup2(nothing, fd)
             words = [sys.executable, "-I", os.path.abspath(__file__), "--socket", path]  # noqa: PTH100
+            words += ["--bot", str(bot)]
             for door in doors:
                 os.set_inheritable(door.fileno(), True)
                 words += ["--stay", str(door.fileno())]
@@ -170,19 +183,19 @@ def leave(ports: list[int], path: str) -> None:
         os._exit(0)
 
 
-def stay(doors: list[int], path: str) -> None:
+def stay(doors: list[int], path: str, bot: int) -> None:
     """Lead whoever comes to these listening sockets, until the box ends."""
     for fd in doors:
         door = _socket.socket(fileno=fd)
-        start_new_thread(accept, (door, path, greeting_of(door.getsockname()[1])))
+        start_new_thread(accept, (door, path, *way_to(door.getsockname()[1], bot)))
     while True:
         signal.pause()
 
 
-def serve(near: socket.socket, path: str, greeting: bytes) -> None:
+def serve(near: socket.socket, path: str, greeting: bytes, patience: float) -> None:
     with near:
         try:
-            lead(near, path, greeting)
+            lead(near, path, greeting, patience)
         except OSError:  # when one end goes away, so does the other
             pass
 
@@ -253,20 +266,34 @@ def dial(port: int) -> socket.socket:
     return far
 
 
-def lead(near: socket.socket, path: str, greeting: bytes) -> None:
-    try:
-        far = reach(path)
-    except OSError as error:
-        why = f"sandpiper: the egress proxy does not answer: {error.strerror}\n"
-        near.sendall(f"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n{why}".encode())
-        return
-    with far:
-        if greeting:
-            reply = tunnel(far, greeting)
-            if not reply.startswith(b"HTTP/1.1 200 "):
-                near.sendall(reply)
+def lead(near: socket.socket, path: str, greeting: bytes, patience: float) -> None:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            far = reach(path)
+        except OSError as error:
+            near.sendall(refusal(f"the egress proxy does not answer: {error.strerror}"))
+            return
+        with far:
+            reply = tunnel(far, greeting) if greeting else b"HTTP/1.1 200 "
+            if reply.startswith(b"HTTP/1.1 200 "):
+                join(near, far)
                 return
-        join(near, far)
+        if not (patience and reply.startswith(b"HTTP/1.1 502 ")):
+            near.sendall(reply)
+            return
+        if time.monotonic() > until:
+            near.sendall(
+                refusal("the bot is away, and what comes from it on demand with it: try again later")
+            )
+            return
+        time.sleep(0.5)
+
+
+def refusal(why: str) -> bytes:
+    body = f"sandpiper: {why}\n".encode()
+    head = f"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Connection: close\r\n\r\n".encode() + body
 
 
 def reach(path: str) -> socket.socket:
@@ -356,12 +383,12 @@ def run(options: Options) -> int:
         signal.signal(number, lambda *_: None)
     if options.socket:
         raise_loopback()
-        listeners = [(listen(options.port), b"")]
+        listeners: list[tuple[_socket.socket, bytes, float]] = [(listen(options.port), b"", 0.0)]
         options.port = listeners[0][0].getsockname()[1]
-        listeners += [(listen(port), greeting_of(port)) for port in options.loopback]
+        listeners += [(listen(port), *way_to(port, options.bot)) for port in options.loopback]
     env = environment(options)
     if options.socket:
-        leave(options.shared_loopback, options.socket)
+        leave(options.shared_loopback, options.socket, options.bot)
     entrance = open_entrance(options.entrance) if options.entrance else None
     child = os.fork()  # before any thread exists
     if child == 0:
@@ -369,8 +396,8 @@ def run(options: Options) -> int:
     if options.life_fd >= 0:
         start_new_thread(live, (options.life_fd,))
     if options.socket:
-        for listener, greeting in listeners:
-            start_new_thread(accept, (listener, options.socket, greeting))
+        for listener, greeting, patience in listeners:
+            start_new_thread(accept, (listener, options.socket, greeting, patience))
     if entrance is not None:
         closed = [options.port, *options.loopback, *options.shared_loopback]
         start_new_thread(admit, (entrance, closed))
@@ -431,7 +458,7 @@ def main() -> None:
     except (ValueError, IndexError) as error:
         raise SystemExit(f"{error}\n{USAGE}") from None
     if options.stay:
-        stay(options.stay, options.socket)
+        stay(options.stay, options.socket, options.bot)
     code = run(options)
     sys.stderr.flush()
     os._exit(code)

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.docker_engine import IMAGE, DockerEngine
-from tests.e2e.rig import Rig, previews, rig, serve
+from tests.e2e.rig import REPOSITORY, Rig, previews, rig, serve
 from tests.e2e.witness import Witness, until
 from tests.port_people import browser, leads
 from tests.remote_boxes import free_port
@@ -126,6 +126,17 @@ async def test_a_container_that_ends_under_the_agent_is_started_and_the_turn_goe
     await yard.engine.halt()
     await yard.rig.final(root)
     await yard.witness.once(root, commits=["Add halt"], attempts=2)
+
+
+async def test_a_large_repository_is_read_from_the_bot(yard: Yard) -> None:
+    await yard.rig.kill()
+    await yard.rig.start_again(SANDPIPER_CODE_ON_DEMAND_FROM="1")
+    for word in ("one", "two", "three"):
+        await yard.rig.github.push_commit(REPOSITORY, "main", {"changing.txt": f"{word}\n"}, "ana")
+    missing = "!run git rev-list --objects --all --missing=print | grep '^?'"
+    look = f"{missing}\n!run git show HEAD~1:changing.txt >seen.txt"
+    root = yard.rig.mention(f"{look}\n!commit Add seen\n!answer It is there.")
+    assert "+two" in await yard.rig.diff(await yard.rig.final(root))
 
 
 async def test_an_image_that_cannot_be_pulled_is_told_in_the_thread(yard: Yard) -> None:

@@ -32,6 +32,9 @@ pytest.importorskip("daytona", reason="the extra `daytona` is not installed")
         ("DAYTONA_EXTRA", "[1]", "SANDPIPER_DAYTONA_EXTRA: Input should be a valid dictionary"),
         ("DAYTONA_AUTO_DELETE", "-1", "SANDPIPER_DAYTONA_AUTO_DELETE"),
         ("DAYTONA_API_KEY", "", "Missing: SANDPIPER_DAYTONA_API_KEY"),
+        ("CODE_URL", "https://code.example.com", "make 21"),  # one name more than there is room for
+        ("CODE_URL", "code.example.com", "SANDPIPER_CODE_URL: is no address"),
+        ("CODE_URL", "https://me:secret@code.example.com", "SANDPIPER_CODE_URL: must not have a name"),
     ],
 )
 async def test_what_cannot_be_said_to_daytona_names_its_variable(
@@ -50,6 +53,7 @@ async def test_what_cannot_be_said_to_daytona_names_its_variable(
         ("E2B_EXTRA", '{"colour": "red"}', "SANDPIPER_E2B_EXTRA: 'colour' cannot be said there"),
         ("E2B_EXTRA", "[1]", "SANDPIPER_E2B_EXTRA: Input should be a valid dictionary"),
         ("E2B_API_KEY", "", "Missing: SANDPIPER_E2B_API_KEY"),
+        ("CODE_URL", "https://code.example.com:8443", "E2B lets no host through"),
     ],
 )
 async def test_what_cannot_be_said_to_e2b_names_its_variable(

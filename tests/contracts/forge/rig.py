@@ -53,6 +53,14 @@ class ForgeRig(Protocol):
         """The next pull request is opened, but nobody hears of it."""
         ...
 
+    def lend(self, turn: int) -> None:
+        """From here on the repository counts as large, and this turn is open."""
+        ...
+
+    def end(self, turn: int) -> None:
+        """The turn has ended."""
+        ...
+
     def decline_next_push(self, reason: str) -> None:
         """A rule of the forge stands against the next push."""
         ...

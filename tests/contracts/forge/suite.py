@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bot.errors import BundleRefused, ForgeError, PushRefused, RepositoryUnknown
-from bot.models import PullRequest, Repository, Work
+from bot.models import Lent, PullRequest, Repository, Work
 from tests.contracts.forge.rig import ForgeRig
 from tests.contracts.forge.workshop import Workshop
 
@@ -38,6 +38,10 @@ async def opened(
 ) -> PullRequest:
     work = await workshop.work(BRANCH)
     return await rig.forge.pull_request(repository, work, "Fix it", body, MARKER, update)
+
+
+def showing(lent: Lent) -> tuple[str, str]:
+    return "-c", f"http.{lent.url}.extraHeader=Authorization: Bearer {lent.grant}"
 
 
 class ForgeContract:
@@ -101,6 +105,48 @@ class ForgeContract:
         assert await rig.forge.branch_head(repository, "side") == ""
         code = await rig.forge.bundle(repository, [], rig.scratch / "all.bundle")
         assert set(code.refs) == {"main"}
+
+    # Code on demand
+
+    async def test_a_turn_reads_a_large_repository_by_itself(self, rig: ForgeRig) -> None:
+        side = await rig.push("side", {"side.txt": "x"})
+        rig.lend(7)
+        target = rig.scratch / "none.bundle"
+        code = await rig.forge.bundle(await rig.forge.repository(rig.name), [], target, turn=7)
+        assert code.lent and code.empty and not target.exists()
+        assert dict(code.refs) == dict(await rig.heads())
+        assert code.lent.grant not in f"{code} {code.lent.url}"
+        workshop = await Workshop.made(rig.scratch / "box")
+        show = showing(code.lent)
+        await workshop.git(*show, "clone", "--quiet", "--bare", "--filter=blob:none", code.lent.url, "clone")
+        listed = await workshop.git("-C", "clone", "rev-list", "--objects", "--missing=print", "side")
+        assert side in listed and "\n?" in listed
+        assert await workshop.git(*show, "-C", "clone", "cat-file", "blob", "side:side.txt") == "x"
+
+    async def test_what_a_turn_reads_from_is_its_own_and_for_reading(self, rig: ForgeRig) -> None:
+        rig.lend(7)
+        rig.lend(8)
+        repository, target = await rig.forge.repository(rig.name), rig.scratch / "none.bundle"
+        seven, eight = [await rig.forge.bundle(repository, [], target, turn=turn) for turn in (7, 8)]
+        assert seven.lent and eight.lent and seven.lent.grant != eight.lent.grant
+        before = await rig.heads()
+        workshop = await Workshop.made(rig.scratch / "box")
+        first, second, url = showing(seven.lent), showing(eight.lent), seven.lent.url
+        await workshop.git(*first, "clone", "--quiet", "--bare", url, "clone")
+        with pytest.raises(AssertionError, match="403"):
+            await workshop.git(*first, "-C", "clone", "push", "origin", "main:evil")
+        rig.end(7)
+        for refused in (first, ()):
+            with pytest.raises(AssertionError, match="403"):
+                await workshop.git(*refused, "ls-remote", url)
+        assert await workshop.git(*second, "ls-remote", url)
+        assert await rig.heads() == before
+
+    async def test_where_git_cannot_read_it_a_large_repository_comes_as_a_bundle(self, rig: ForgeRig) -> None:
+        rig.lend(7)
+        target = rig.scratch / "all.bundle"
+        code = await rig.forge.bundle(await rig.forge.repository(rig.name), [], target)
+        assert not code.lent and not code.empty and target.exists()
 
     # Commits out
 

@@ -21,6 +21,7 @@ class GitHubRig:
         self.writer = stage.account("ada")
         self.reader = stage.account("mallory")
         self._github = stage.github
+        self._stage = stage
 
     async def push(self, branch: str, files: Mapping[str, str | None]) -> str:
         return await self._github.push_commit(WEB, branch, dict(files), "ada")
@@ -48,6 +49,13 @@ class GitHubRig:
 
     def lose_next_answer(self) -> None:
         self._github.lose_answer_next("POST", "/pulls$")
+
+    def lend(self, turn: int) -> None:
+        self.forge = self._stage.lending_from(1)
+        self._stage.open.add(turn)
+
+    def end(self, turn: int) -> None:
+        self._stage.open.discard(turn)
 
     def decline_next_push(self, reason: str) -> None:
         self._github.refuse_push_next(f"error: {reason}")

@@ -1,0 +1,142 @@
+"""What all scripts of the bot's git in a sandbox begin with (workspace_scripts.py, hook_scripts.py).
+
+They get their values as arguments, never spliced into their text: $1 the clone that a person's sessions
+share, $2 the session's worktree, $3 its branch, then each script's own.
+"""
+
+from __future__ import annotations
+
+# The clone's configuration is the agent's: what it names to be run by the bot's git commands is not.
+# (Filters are: without them git can't tell what has changed. They get nothing that the agent hasn't.)
+GIT = "git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c commit.gpgSign=false -c gc.auto=0"
+
+# The home's configuration counts for all of a person's sessions, so the bot's commands don't read it.
+SURROUNDINGS = {
+    "HOME": "/nonexistent",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C.UTF-8",
+}
+
+HERE = f"""
+set -e
+bare=$1 tree=$2 branch=$3 heads=refs/heads/$3
+away=refs/sandpiper/away/$3 stranded=refs/sandpiper/stranded/$3
+shift 3
+# What the session's code is fetched from, if all of it is not here, is in a file of git's own form; the agent
+# may have changed that, and then misses it. Only there does git go. What it shows there is in no argument,
+# since all users of a machine can read those. A pipe in the file's place would keep git waiting.
+fetches() {{
+  test -f "$tree.origin" || {{ rm -rf -- "$tree.origin"; return; }}
+  from=$({GIT} config --file "$tree.origin" remote.origin.url) || return 0
+  GIT_CONFIG_KEY_0=remote.origin.url GIT_CONFIG_VALUE_0=$from
+  GIT_CONFIG_KEY_1=http.$from.extraHeader GIT_CONFIG_VALUE_1=
+  GIT_CONFIG_KEY_2=$GIT_CONFIG_KEY_1
+  GIT_CONFIG_VALUE_2=$({GIT} config --file "$tree.origin" "$GIT_CONFIG_KEY_1") || return 0
+  GIT_CONFIG_COUNT=3 GIT_ALLOW_PROTOCOL=http:https
+  export GIT_CONFIG_COUNT GIT_ALLOW_PROTOCOL GIT_CONFIG_KEY_0 GIT_CONFIG_VALUE_0 GIT_CONFIG_KEY_1 \\
+    GIT_CONFIG_VALUE_1 GIT_CONFIG_KEY_2 GIT_CONFIG_VALUE_2
+}}
+from=
+fetches
+g() {{ {GIT} "$@"; }}
+b() {{ g --git-dir="$bare" "$@"; }}
+t() {{ g -C "$tree" "$@"; }}
+
+# Two sessions of one person share the clone: only one at a time changes its refs and worktrees.
+# The lock is in the box, so it holds whichever replica prepares there.
+alone() {{ mkdir -p "$bare"; exec 9>"$bare/sandpiper.lock"; flock 9; }}
+
+# $1 ref, $2 commit: a ref that only the bot writes, so that a lock on it is what a killed git left
+put() {{ rm -f "$bare/$1.lock"; b update-ref --no-deref "$1" "$2"; }}
+
+# Is the worktree there, and is it one of the clone's?
+ours() (
+  cd "$tree" 2>/dev/null && test -f .git || exit 1
+  common=$(g rev-parse --git-common-dir 2>/dev/null) && cd "$common" && common=$(pwd -P)
+  cd "$bare" && test "$common" = "$(pwd -P)"
+)
+
+# The locks that only the session's own agent can have held. Call it when that has ended.
+unlock() {{
+  rm -f "$bare/$heads.lock"
+  if ours; then
+    own=$(t rev-parse --absolute-git-dir)
+    rm -f "$own/index.lock" "$own/HEAD.lock" "$own/config.worktree.lock"
+  fi
+}}
+
+has_branch() {{ b rev-parse -q --verify "$heads" >/dev/null; }}
+
+# $1 the turn's start ref. The agent may have renamed or deleted the branch.
+restore() {{ has_branch || put "$heads" "$(b rev-parse --verify "$1")"; }}
+
+# A git operation that is in progress in the worktree; nothing when there is none
+operation() {{
+  own=$(t rev-parse --absolute-git-dir)
+  for each in rebase-merge:rebase rebase-apply:rebase MERGE_HEAD:merge CHERRY_PICK_HEAD:cherry-pick \\
+    REVERT_HEAD:revert BISECT_LOG:bisect; do
+    if test -e "$own/${{each%%:*}}"; then echo "${{each##*:}}"; return; fi
+  done
+}}
+
+# Is HEAD, wherever it is, the branch with the agent's own new commits on it?
+ahead() {{
+  head=$(t rev-parse -q --verify HEAD) || return 1
+  test "$head" = "$(b rev-parse "$heads")" && return
+  b merge-base --is-ancestor "$heads" "$head" || return 1
+  test -z "$(b for-each-ref --count=1 --contains "$head" refs/remotes/origin)"
+}}
+
+# Where HEAD is, if that is neither the branch nor ahead of it
+elsewhere() {{
+  on=$(t symbolic-ref -q HEAD || true)
+  if test "$on" = "$heads" || ahead; then return; fi
+  if test -n "$on"; then echo "${{on#refs/heads/}}"; else t rev-parse --short=12 HEAD; fi
+}}
+
+# Repositories inside of the worktree: git would take in their commit's name, and none of their files.
+status() {{ t --no-optional-locks status --porcelain=v1 -z --untracked-files=all --no-renames; }}
+nested() {{ status | tr '\\0' '\\n' | sed -n 's,^?? \\(.*\\)/$,\\1,p'; }}
+
+add() {{
+  set -- .
+  while IFS= read -r each; do
+    test -z "$each" || set -- "$@" ":(exclude,literal)$each"
+  done <<END
+$(nested)
+END
+  t add -A -- "$@"
+}}
+
+# $1 a commit of `keep`, of what is no part of the branch: under a name by which it is found with that
+strand() {{ put "$stranded/$1" "$1"; }}
+
+# Is there anything on these refs that no pushed commit has, neither as it is nor as files?
+only_here() {{
+  b for-each-ref --format='%(objectname) %(tree)' "$@" | while read -r commit files; do
+    test -n "$(b rev-list -n 1 "$commit" --not --remotes=origin)" || continue
+    b log --format=%T --no-show-signature --remotes=origin | grep -qx "$files" || echo "$commit"
+  done
+}}
+
+# $1 ref, $2 message: a commit of everything, on a ref, with the worktree left as it is
+keep() {{
+  head=$(t rev-parse -q --verify HEAD || b rev-parse "$heads")
+  GIT_INDEX_FILE=$(mktemp -u); export GIT_INDEX_FILE
+  t read-tree "$head"
+  add
+  all=$(t write-tree)
+  rm -f "$GIT_INDEX_FILE"
+  unset GIT_INDEX_FILE
+  commit=$head
+  if test "$all" != "$(b rev-parse "$head^{{tree}}")"; then
+    commit=$(b commit-tree "$all" -p "$head" -m "$2")
+  fi
+  put "$1" "$commit"
+  echo "$commit"
+}}
+"""

@@ -1,5 +1,5 @@
 """The code of a repository with a long history in a sandbox: for its first thread, for another one,
-and after a few commits more, each against a full clone of it."""
+after a few commits more, and on demand, each against a full clone of it."""
 
 from __future__ import annotations
 
@@ -36,37 +36,52 @@ class _NoStore:
 
 
 async def measure(directory: Path) -> Sequence[Row]:
-    provider = LocalProvider(directory / "sandboxes", Bubblewrap(Options(), allow=()))
-    try:
-        await provider.check()
-    except ProviderUnavailable as error:
-        raise Skipped(str(error)) from error
     async with github_stage(directory) as stage:
+        provider = LocalProvider(directory / "sandboxes", Bubblewrap(Options(bot=stage.lending), allow=()))
+        try:
+            await provider.check()
+        except ProviderUnavailable as error:
+            raise Skipped(str(error)) from error
         bare = stage.github.repository(WEB).path
         await _git(bare, "fast-import", "--quiet", "--force", stdin=_history(COMMITS))
         (directory / "scratch").mkdir()
-        workspaces = Workspaces(
-            cast(Store, _NoStore()), stage.forge, directory / "scratch", "bot", "bot@x.test"
-        )
+        workspaces, on_demand = [
+            Workspaces(cast(Store, _NoStore()), forge, directory / "scratch", "bot", "bot@x.test")
+            for forge in (stage.forge, stage.lending_from(1))
+        ]
         clone = min([await _clone(bare, directory / f"clone-{number}") for number in range(TIMES)])
-        sandbox = await provider.create({})
+        sandbox, lent = await provider.create({}), await provider.create({})
         try:
             first = await _opened(workspaces, stage, sandbox)
             second = min([await _opened(workspaces, stage, sandbox) for _ in range(TIMES)])
             await _git(bare, "fast-import", "--quiet", stdin=_more(10))
             third = await _opened(workspaces, stage, sandbox)
+            fetched = await _opened(on_demand, stage, lent)
+            size, whole = [_megabytes(directory / "sandboxes" / box.id) for box in (lent, sandbox)]
         finally:
             await sandbox.delete()
+            await lent.delete()
             await provider.close()
     rows = (
         ("the first thread", first),
         ("another thread", second),
         ("another, after 10 new commits", third),
+        ("the first thread, on demand", fetched),
     )
+    means = "Code on demand: the clone of a sandbox that has all of it, in MB."
     return [
-        Row(f"code of {COMMITS:,} commits, {who}", "ms", took * 1000, clone * 1000, MEANS)
-        for who, took in rows
+        *(
+            Row(f"code of {COMMITS:,} commits, {who}", "ms", took * 1000, clone * 1000, MEANS)
+            for who, took in rows
+        ),
+        Row(f"code of {COMMITS:,} commits, what lies in the box on demand", "MB", size, whole, means),
     ]
+
+
+def _megabytes(box: Path) -> float:
+    """What the clones of a box take on the disk."""
+    files = (path for path in (box / "repositories").rglob("objects/**/*") if path.is_file())
+    return sum(path.stat().st_size for path in files) / 1e6
 
 
 async def _opened(workspaces: Workspaces, stage: Stage, sandbox: Sandbox) -> float:

@@ -84,6 +84,8 @@ def _local(settings: Settings, bot: int) -> Provider:
         ports_host=settings.sandbox.ports_host,
         limits=Limits(settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus),
         bot=bot,
+        uids=settings.sandbox.uids,
+        data_dir=settings.data_dir,
     )
 
 
@@ -94,6 +96,7 @@ def _elsewhere(settings: Settings, where: str, instead: str) -> None:
         "EGRESS_LOOPBACK": settings.egress.loopback,
         "SANDBOX_TOOLS": sandbox.tools,
         "SANDBOX_UNSAFE": sandbox.unsafe,
+        "SANDBOX_UIDS": sandbox.uids,
         "SANDBOX_MEMORY": sandbox.memory,
         "SANDBOX_PIDS": sandbox.pids,
         "SANDBOX_CPUS": sandbox.cpus,
@@ -150,7 +153,7 @@ def _e2b(settings: Settings) -> Provider:
 
 def _docker(settings: Settings, bot: int) -> Provider:
     about, sandbox = settings.docker, settings.sandbox
-    local = {"TOOLS": sandbox.tools, "UNSAFE": sandbox.unsafe}
+    local = {"TOOLS": sandbox.tools, "UNSAFE": sandbox.unsafe, "UIDS": sandbox.uids}
     for name, value in local.items():
         if value:
             raise SettingsError(

@@ -65,7 +65,8 @@ fits "$told" "$3" || exit 64
 """
 
 # $1 the directory, then the packages. Made aside, and the directory is a link to it that is changed in one
-# step: half an installation is none, and what runs keeps its files. Those go when they are a month old.
+# step: half an installation is none, and what runs keeps its files. Those go when they are a month old. Who
+# reads it may be another user than who installs.
 _INSTALL = r"""
 set -e
 command -v npm >/dev/null || { echo "npm is not in the sandbox" >&2; exit 127; }
@@ -76,6 +77,7 @@ trap 'rm -rf "$made"' EXIT
 export npm_config_cache="$made/.cache"
 npm install --prefix "$made" --no-audit --no-fund --no-update-notifier --loglevel=error "$@" >&2
 rm -rf "$npm_config_cache"
+chmod -R a+rX "$made"
 test -L "$goal" || ! test -e "$goal" || mv -T "$goal" "$made.before"
 ln -s "$(basename "$made")" "$made.link"
 mv -T "$made.link" "$goal"

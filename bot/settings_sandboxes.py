@@ -45,7 +45,9 @@ class SandboxSettings(Section):
     orphan: seconds without the bot after which an agent ends itself. tools: read-only host directories that
     boxes see. ports_host: the address of this machine where people reach ports of boxes; without it they
     don't, but by links that a provider signs. memory (bytes, or as in 4GiB), pids (processes and threads),
-    cpus (processors' time): limits of each sandbox; 0: none."""
+    cpus (processors' time): limits of each sandbox; 0: none. uids: where the bot is root,
+    the range that each local sandbox gets a user id from; without it a range that nobody uses, if that
+    works."""
 
     provider: Literal["local", "daytona", "e2b", "docker"] = "local"
     unsafe: bool = False
@@ -59,6 +61,7 @@ class SandboxSettings(Section):
     memory: ByteSize = ByteSize(0)
     pids: int = Field(default=0, ge=0)
     cpus: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    uids: str = ""
 
     _lists = field_validator("tools", mode="before")(split)
 

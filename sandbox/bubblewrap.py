@@ -54,13 +54,19 @@ done
 shift
 exec "$@" {FILTER_FD}<"$filter"
 """
+# Where the bot is root: when memory runs out on the machine, a box's programs end first, and not the bot.
+FIRST_TO_GO = "echo 1000 >/proc/self/oom_score_adj\n"
+READABLE = "umask 022\n"  # what is installed
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The directories of one sandbox on this machine."""
+    """The directories of one sandbox on this machine. uid: whose its programs are, and its group; installer:
+    whose those are that install; 0: the bot's own user."""
 
     root: Path
+    uid: int = 0
+    installer: int = 0
 
     @property
     def home(self) -> Path:
@@ -161,11 +167,12 @@ def build(
     env_fd: int,
     life_fd: int | None,
     groups: Sequence[Path] = (),
+    processes: int = 0,
 ) -> Command:
     """The command line for a launch. Raises SandboxError for a path that no box has.
 
     life_fd: the program may not outlive whoever holds the other end of this pipe; None: it may. groups: the
-    control groups that it goes into.
+    control groups that it goes into. processes: how many its user may have, where it has a user of its own.
     """
     ports = dict.fromkeys([*options.led_in, *launch.loopback])
     forward = [options.python() or "python3", "-I", "-S", f"{PROGRAMS}/forward.py"]
@@ -182,8 +189,9 @@ def build(
         forward += ["--limit", f"{name}={value}"]
     filtered = seccomp.program(options.machine) is not None
     argv = [
-        *("/bin/sh", "-c", ENTER, "sandpiper", str(place.filter) if filtered else os.devnull),
-        *(*map(str, groups), "--"),
+        *("/bin/sh", "-c", entering(place, launch), "sandpiper"),
+        *(str(place.filter) if filtered else os.devnull, *map(str, groups), "--"),
+        *user(place, launch, processes),
         "bwrap",
         *(["--seccomp", str(FILTER_FD)] if filtered else []),
         *(["--die-with-parent"] if life_fd is not None else []),
@@ -201,6 +209,24 @@ def build(
         *launch.argv,
     ]
     return Command(tuple(argv), handover=handover(environment(launch, options)), shield=life_fd is None)
+
+
+def entering(place: Place, launch: Launch) -> str:
+    return f"{FIRST_TO_GO if place.uid else ''}{READABLE if place.uid and launch.installs else ''}{ENTER}"
+
+
+def user(place: Place, launch: Launch, processes: int) -> Sequence[str]:
+    """What makes the bot's user the box's, before anything of the box is read or made. The number of
+    processes is set before there is a user namespace, so that it is of all boxes of that user."""
+    if not place.uid:
+        return ()
+    id, groups = place.uid, "--clear-groups"
+    if launch.installs:  # by the sandbox's group to what is beside its box, and no further
+        id, groups = place.installer, f"--groups={place.uid}"
+    return (
+        *("prlimit", f"--nproc={processes}:{processes}", "--"),
+        *("setpriv", f"--reuid={id}", f"--regid={id}", groups, "--inh-caps=-all", "--no-new-privs", "--"),
+    )
 
 
 def handover(env: Mapping[str, str]) -> str:

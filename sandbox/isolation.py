@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+import resource
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +24,7 @@ from sandbox.process import INSIDE, helper
 log = logging.getLogger(__name__)
 
 CHECK_TIMEOUT = 20.0
+PROCESSES = 4096  # of a sandbox that has a user of its own, and threads, where no setting says how many
 OTHERWISE = (
     "Or choose another provider; or, for code and people you trust, set SANDPIPER_SANDBOX_UNSAFE=true."
 )
@@ -30,6 +33,7 @@ OTHERWISE = (
 class Isolation(Protocol):
     warning: str  # what every status repeats; "" = none
     separates_sessions: bool  # as Provider's
+    reads: Sequence[Path] | None  # what users of their own would have to read here; None: there are none
 
     def paths(self, place: Place) -> tuple[str, str, str, str]:
         """Home, workspaces, repositories and the agents' programs, as programs see them."""
@@ -75,28 +79,40 @@ class Bubblewrap:
 
     def __init__(self, options: Options, allow: Iterable[str], limits: Limits | None = None) -> None:
         self._options = options
-        self._groups = Groups.here(limits) if limits and limits.controllers else None
+        self.reads: Sequence[Path] | None = (INSIDE, *options.tools)
+        limits = limits or Limits()
+        self._processes = _at_most(limits.pids or PROCESSES)
+        self._groups = _groups(limits)
+        # The kernel counts the processes of a sandbox that has a user of its own, wherever they are.
+        self._groups_of_a_user = _groups(replace(limits, pids=0))
         self._filter = seccomp.program(options.machine)
         self.warning = "" if self._filter else UNFILTERED.format(machine=options.machine)
         self._allow = tuple(allow)
-        self._egress: dict[Path, Egress] = {}
-        self._prepared: set[Path] = set()
+        self._egress: dict[Place, Egress] = {}
+        self._prepared: set[Place] = set()
 
     def paths(self, place: Place) -> tuple[str, str, str, str]:
         return bubblewrap.HOME, bubblewrap.WORKSPACES, bubblewrap.REPOSITORIES, bubblewrap.AGENTS
 
     async def ready(self, place: Place, launch: Launch) -> None:
-        if place.root not in self._prepared:  # the first time in this life of the bot
+        if place not in self._prepared:  # the first time in this life of the bot
             place.etc.mkdir(mode=0o700, parents=True, exist_ok=True)
             for name, text in ETC_FILES.items():
                 (place.etc / name).write_text(text, encoding="utf-8")
+                if place.uid:
+                    (place.etc / name).chmod(0o644)
+            if place.uid:
+                place.etc.chmod(0o711)
             if self._filter:
                 place.filter.write_bytes(self._filter)
-            if self._groups:
-                self._groups.make(_group(place))
-            self._prepared.add(place.root)
+            if groups := self._groups_for(place):
+                groups.make(_group(place))
+            self._prepared.add(place)
         for path in launch.visible:
-            bubblewrap.on_host(place, path).mkdir(mode=0o700, exist_ok=True)
+            directory = bubblewrap.on_host(place, path)
+            directory.mkdir(mode=0o700, exist_ok=True)
+            if place.uid and directory.lstat().st_uid != place.uid:
+                os.chown(directory, place.uid, place.uid, follow_symlinks=False)
         await self._way_out(place, launch.loopback)
 
     async def keep(self, place: Place) -> None:
@@ -107,24 +123,33 @@ class Bubblewrap:
         await self._proxy(place).ensure(f"127.0.0.1:{port}" for port in ports)
 
     def command(self, place: Place, launch: Launch, *, env_fd: int, life_fd: int | None) -> Command:
-        groups = self._groups.of(_group(place)) if self._groups else ()
-        return bubblewrap.build(place, launch, self._options, env_fd=env_fd, life_fd=life_fd, groups=groups)
+        groups = self._groups_for(place)
+        return bubblewrap.build(
+            place,
+            launch,
+            self._options,
+            env_fd=env_fd,
+            life_fd=life_fd,
+            groups=groups.of(_group(place)) if groups else (),
+            processes=self._processes,
+        )
 
     def reaching(self, place: Place, path: str) -> tuple[str, ...]:
         return bubblewrap.reaching(path)
 
     async def stop(self, place: Place) -> None:
         await self._proxy(place).stop()
-        self._egress.pop(place.root, None)
-        self._prepared.discard(place.root)
-        if self._groups:
-            await self._groups.remove(_group(place))
+        self._egress.pop(place, None)
+        self._prepared.discard(place)
+        if groups := self._groups_for(place):
+            await groups.remove(_group(place))
 
     def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
         return self._proxy(place).denied(since)
 
     def memory_kills(self, place: Place) -> int:
-        return self._groups.memory_kills(_group(place)) if self._groups else 0
+        groups = self._groups_for(place)
+        return groups.memory_kills(_group(place)) if groups else 0
 
     async def check(self, place: Place) -> None:
         if shutil.which("bwrap") is None:
@@ -140,10 +165,8 @@ class Bubblewrap:
         for tool in self._options.tools:
             if not tool.is_dir():
                 raise ProviderUnavailable(f"SANDPIPER_SANDBOX_TOOLS names {tool}, which is no directory.")
-        if os.geteuid() == 0:
-            log.warning("The bot runs as root, and so do its local sandboxes; an ordinary user is safer.")
-        if self._groups:
-            self._groups.check()
+        if groups := self._groups_for(place):
+            groups.check()
         try:
             await self.ready(place, PROBE)
             result = await execute(
@@ -162,9 +185,22 @@ class Bubblewrap:
             )
 
     def _proxy(self, place: Place) -> Egress:
-        if place.root not in self._egress:
-            self._egress[place.root] = Egress(place.egress, self._allow)
-        return self._egress[place.root]
+        if place not in self._egress:
+            self._egress[place] = Egress(place.egress, self._allow, shared=bool(place.uid), uid=place.uid)
+        return self._egress[place]
+
+    def _groups_for(self, place: Place) -> Groups | None:
+        return self._groups_of_a_user if place.uid else self._groups
+
+
+def _groups(limits: Limits) -> Groups | None:
+    return Groups.here(limits) if limits.controllers else None
+
+
+def _at_most(processes: int) -> int:
+    """No more than the bot itself may have: not every root can raise a limit."""
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    return processes if hard == resource.RLIM_INFINITY else min(processes, hard)
 
 
 def _group(place: Place) -> str:
@@ -216,6 +252,7 @@ class Unisolated:
     """No box at all: programs run as the bot's own user. Only where somebody asked for it by name."""
 
     separates_sessions = False
+    reads: Sequence[Path] | None = None
     warning = "unsafe: agents run without isolation, as the bot's own user on its machine"
 
     def paths(self, place: Place) -> tuple[str, str, str, str]:

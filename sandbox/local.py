@@ -1,6 +1,6 @@
 """Sandboxes on the bot's own machine: a directory per person, and bubblewrap around every program.
 
-    <directory>/<id>/box.json        labels; when it was made
+    <directory>/<id>/box.json        labels; when it was made; whose its programs and files are
                      running         exists while the sandbox is started
                      home workspaces repositories    what programs see, each at its place in the box
                      spool/<key>     a kept process: its keeper, its output. Never visible in the box
@@ -15,13 +15,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import json
 import logging
-import os
 import re
 import secrets
 import shutil
-import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,31 +41,39 @@ from sandbox.cgroups import SETTINGS, Limits
 from sandbox.egress_modes import EgressMode, hosts_of, loopback_of
 from sandbox.execute import execute
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
+from sandbox.local_files import (
+    FETCH,
+    SCRAP,
+    STORE,
+    hand_over,
+    lay_out,
+    read_about,
+    remove_tree,
+    scrap,
+    since_named,
+    transfer_failed,
+    write_about,
+)
 from sandbox.local_ports import LocalPorts
 from sandbox.machine import HOST, host_of
 from sandbox.process import (
     HANDOVER_FD,
     KeeperSocket,
     KeptProcess,
+    any_runs,
     description,
     end_kept,
     start_keeper,
 )
+from sandbox.users import SETTING as UIDS
+from sandbox.users import Users, end_all
 
 log = logging.getLogger(__name__)
 
-SCRAP = ".scrap-"
 # Younger ones may be what a bot beside this one is making or deleting right now.
 SCRAP_AFTER = 3600.0  # seconds
 TRANSFER_TIMEOUT = 600.0
-
-# $1 path; stdin: the content. Moved into place whole.
-STORE = """
-mkdir -p -- "$(dirname -- "$1")" && rm -rf -- "$1.part" && cat >"$1.part" &&
-{ ! test -d "$1" || rm -rf -- "$1"; } && mv -f -- "$1.part" "$1"
-"""
-# $1 path, $2 bytes. A link is not followed.
-FETCH = 'test -f "$1" && ! test -L "$1" || { echo "not a regular file" >&2; exit 66; }; head -c "$2" -- "$1"'
+TOO_MANY = "Too many programs run in the sandbox (SANDPIPER_SANDBOX_PIDS): `sandbox restart` ends them."
 
 
 def local_provider(
@@ -82,13 +87,16 @@ def local_provider(
     ports_host: str = "",
     limits: Limits | None = None,
     bot: int = 0,
+    uids: str = "",
+    data_dir: Path | None = None,
 ) -> LocalProvider:
     """The provider that the operator's settings describe.
 
     allow: what boxes reach besides what the egress mode lets through; in the mode `list` all that they
     reach. ports_host: the address of this machine on which people reach ports that agents share, "": they
     don't. limits: of each sandbox. bot: the port of this machine's loopback where boxes find the bot, when
-    code comes on demand; 0: they don't.
+    code comes on demand; 0: they don't. uids, data_dir: as `wanted`
+    and `data_dir` of Users.
 
     Raises SettingsError that names the variable.
     """
@@ -101,10 +109,16 @@ def local_provider(
                 f"{SETTINGS[name]} limits sandboxes, and with SANDPIPER_SANDBOX_UNSAFE there are none.",
                 "Leave one of the two out.",
             )
+        if uids:
+            raise SettingsError(
+                f"With SANDPIPER_SANDBOX_UNSAFE everything runs as the bot's own user, whatever {UIDS} says.",
+                "Leave one of the two out.",
+            )
         return LocalProvider(directory, Unisolated(), ports=shared)
     seen = tuple(Path(tool).expanduser() for tool in tools)
     options = Options(tools=seen, loopback=services, bot=bot)
-    return LocalProvider(directory, Bubblewrap(options, hosts, limits), ports=shared)
+    isolation = Bubblewrap(options, hosts, limits)
+    return LocalProvider(directory, isolation, ports=shared, uids=uids, data_dir=data_dir)
 
 
 class LocalProvider:
@@ -121,6 +135,8 @@ class LocalProvider:
         max_spool: int = 64 << 20,
         ports: LocalPorts | None = None,
         scrap_after: float = SCRAP_AFTER,
+        uids: str = "",
+        data_dir: Path | None = None,
     ) -> None:
         self._scrap_after = scrap_after
         self._directory = directory.absolute()
@@ -128,6 +144,7 @@ class LocalProvider:
         self._max_spool = max_spool
         self._ports = ports or LocalPorts()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._users = Users(self._directory, uids, reads=isolation.reads, data_dir=data_dir)
         self.host = host_of(self._directory)
         self.warning = isolation.warning
         self.separates_sessions = isolation.separates_sessions
@@ -135,29 +152,43 @@ class LocalProvider:
 
     async def check(self) -> None:
         for left_over in self._directory.glob(f"{SCRAP}*"):  # of a life that ended half way
-            if _since_named(left_over) >= self._scrap_after:
-                await asyncio.to_thread(_remove_tree, left_over)
-        place = Place(_scrap(self._directory))
+            if since_named(left_over) >= self._scrap_after:
+                await asyncio.to_thread(remove_tree, left_over)
         try:
-            _lay_out(place)
+            await self._users.ready()
             try:
-                await self._isolation.check(place)
-            finally:
-                await self._isolation.stop(place)
-                await asyncio.to_thread(_remove_tree, place.root)
+                await self._try_out(self._users.installer)
+            except ProviderUnavailable as error:
+                if not self._users.installer:
+                    raise
+                await self._users.do_without(error)
+                await self._try_out(0)
         except OSError as error:
             raise ProviderUnavailable(
                 f"No sandbox can be made in {self._directory}: {error.strerror or error}.",
                 "Check that directory's disk: space, rights, health.",
             ) from error
 
+    async def _try_out(self, uid: int) -> None:
+        place = Place(scrap(self._directory), uid, installer=uid)
+        lay_out(place)
+        try:
+            await self._isolation.check(place)
+        finally:
+            await self._isolation.stop(place)
+            await asyncio.to_thread(remove_tree, place.root)
+
     async def create(self, labels: Mapping[str, str]) -> LocalSandbox:
         id = f"local-{secrets.token_hex(8)}"
-        fresh = Place(_scrap(self._directory))
+        fresh = Place(scrap(self._directory))
+        about = {"labels": dict(labels), "created_at": time.time()}
         try:
-            _lay_out(fresh)
-            about = {"labels": dict(labels), "created_at": time.time()}
-            (fresh.root / "box.json").write_text(json.dumps(about), encoding="utf-8")
+            await self._users.ready()
+            fresh.root.mkdir(mode=0o700)
+            uid = await asyncio.to_thread(self._users.settle, fresh.root, about)
+            fresh = Place(fresh.root, uid, self._users.installer)
+            write_about(fresh.root, {**about, "uid": uid, "owner": uid})
+            lay_out(fresh)
             fresh.root.rename(self._directory / id)
         except OSError as error:
             shutil.rmtree(fresh.root, ignore_errors=True)
@@ -189,13 +220,9 @@ class LocalProvider:
 
     def _sandbox(self, id: str) -> LocalSandbox:
         if id not in self._known:
-            place = Place(self._directory / id)
-            try:
-                about = json.loads((place.root / "box.json").read_text(encoding="utf-8"))
-            except FileNotFoundError as error:
-                raise SandboxGone(f"The sandbox {id} was deleted.") from error
+            root = self._directory / id
             self._known[id] = LocalSandbox(
-                id, about["labels"], place, self._isolation, self._max_spool, self._ports
+                id, root, self._users, self._isolation, self._max_spool, self._ports
             )
         return self._known[id]
 
@@ -204,16 +231,20 @@ class LocalSandbox:
     def __init__(
         self,
         id: str,
-        labels: Mapping[str, str],
-        place: Place,
+        root: Path,
+        users: Users,
         isolation: Isolation,
         max_spool: int,
         ports: LocalPorts,
     ) -> None:
         self.id = id
-        self.labels = labels
-        self.home, self.workspaces, self.repositories, self.agents = isolation.paths(place)
-        self._place = place
+        about = read_about(root)
+        self.labels: Mapping[str, str] = about["labels"]
+        self._place = Place(root, about.get("uid", 0))
+        self.home, self.workspaces, self.repositories, self.agents = isolation.paths(self._place)
+        self._users = users
+        self._settled = False
+        self._settling = asyncio.Lock()
         self._isolation = isolation
         self._max_spool = max_spool
         self._ports = ports
@@ -228,7 +259,8 @@ class LocalSandbox:
 
     async def start(self) -> None:
         await self.state()
-        _lay_out(self._place)
+        await self._settle()
+        lay_out(self._place)
         self._started.touch()
 
     async def stop(self) -> None:
@@ -240,12 +272,14 @@ class LocalSandbox:
         kept = [directory for directory in self._place.spool.iterdir() if directory.is_dir()]
         await asyncio.gather(*(end_kept(directory) for directory in kept))
         await self._isolation.stop(self._place)
+        if self._place.uid:
+            await end_all(self._place.uid)
 
     async def delete(self) -> None:
         await self.stop()
-        doomed = _scrap(self._place.root.parent)
+        doomed = scrap(self._place.root.parent)
         self._place.root.rename(doomed)
-        await asyncio.to_thread(_remove_tree, doomed)
+        await asyncio.to_thread(remove_tree, doomed)
 
     async def touch(self, idle_stop: float) -> None:
         """A local sandbox costs nothing while idle and does not stop itself; but what programs in it need
@@ -262,7 +296,7 @@ class LocalSandbox:
         with source.open("rb") as file:
             result = await self._run(self._shell(path, STORE, path), file, TRANSFER_TIMEOUT)
         if result.code != 0:
-            raise _transfer_failed(path, result)
+            raise transfer_failed(path, result)
 
     async def download(self, path: str, target: Path, *, limit: int) -> None:
         launch = self._shell(path, FETCH, path, str(limit + 1))
@@ -270,7 +304,7 @@ class LocalSandbox:
             with target.open("wb") as file:
                 result = await self._run(launch, b"", TRANSFER_TIMEOUT, stdout=file)
             if result.code != 0:
-                raise _transfer_failed(path, result)
+                raise transfer_failed(path, result)
             if target.stat().st_size > limit:
                 raise SandboxError(f"{path} in the sandbox is larger than {limit} bytes.")
         except BaseException:
@@ -356,7 +390,30 @@ class LocalSandbox:
 
     async def _ready(self, launch: Launch) -> None:
         await self._running()
+        await self._settle()
         await self._isolation.ready(self._place, launch)
+
+    async def _settle(self) -> None:
+        """Once in this life of the bot: see that its files belong to whom its programs run as here. Where
+        they do not, what runs in it goes on as it was, and they are handed over when that has ended."""
+        async with self._settling:
+            if self._settled:
+                return
+            await self._users.ready()
+            root, installer = self._place.root, self._users.installer
+            about = read_about(root)
+            uid = about.get("uid", 0)
+            if not self._users.fits(uid) or about.get("owner", 0) != uid:
+                if self._brief or await any_runs(self._place.spool):
+                    self._place = Place(root, about.get("owner", 0), installer)
+                    return
+                await self._isolation.stop(self._place)
+                uid = await asyncio.to_thread(self._users.settle, root, about)
+                await asyncio.to_thread(hand_over, Place(root, uid, installer))
+                write_about(root, {**about, "uid": uid, "owner": uid})
+            self._place = Place(root, uid, installer)
+            lay_out(self._place)
+            self._settled = True
 
     def _shell(self, path: str, script: str, *args: str) -> Launch:
         argv = ("/bin/sh", "-c", script, "sandpiper", *args)
@@ -386,45 +443,8 @@ class LocalSandbox:
             self._brief.difference_update(running)
         if not self._started.exists():
             raise SandboxNotRunning(f"The sandbox {self.id} was stopped meanwhile.")
-        if result.code == 1 and result.err.startswith((b"bwrap: ", b"box: ")):
-            raise SandboxError(f"The box could not be made: {result.err.decode(errors='replace').strip()}.")
+        if result.code != 0 and result.err.startswith((b"bwrap: ", b"box: ", b"setpriv: ")):
+            said = result.err.decode(errors="replace").strip()
+            full = "temporarily unavailable" in said
+            raise SandboxError(f"The box could not be made: {said}.", TOO_MANY if full else "")
         return result
-
-
-# Files of this machine
-
-
-def _scrap(directory: Path) -> Path:
-    """A name for what is being made or deleted; whatever has such a name for long goes at a check."""
-    return directory / f"{SCRAP}{secrets.token_hex(6)}"
-
-
-def _since_named(path: Path) -> float:
-    """Seconds since it got its name, or since it was made; 0 where it is gone."""
-    try:
-        return time.time() - path.stat().st_ctime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _lay_out(place: Place) -> None:
-    kept = (place.home, place.workspaces, place.repositories, place.spool, place.run)
-    for directory in (*kept, place.agents):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _transfer_failed(path: str, result: ExecResult) -> SandboxError:
-    said = result.err.decode(errors="replace").strip()
-    if "No space left" in said or "quota" in said.lower():
-        return SandboxFull(f"There is no space left for {path}.", "Delete files in the sandbox's home.")
-    return SandboxError(f"{path} in the sandbox: {said or f'exit code {result.code}'}.")
-
-
-def _remove_tree(root: Path) -> None:
-    """Delete a tree, also where its owner took the rights to its own directories away."""
-    root.chmod(stat.S_IRWXU)
-    for directory, names, _ in os.walk(root):
-        for child in (Path(directory, name) for name in names):
-            if not child.is_symlink():
-                child.chmod(stat.S_IRWXU)
-    shutil.rmtree(root)

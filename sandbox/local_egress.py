@@ -22,11 +22,13 @@ class Egress:
     """One sandbox's proxy. It outlives the bot, and is found again by its directory.
 
     shared: programs in the box have user ids of their own, so the socket is for all who see its directory.
+    uid: the user, and group, that it runs as once it listens; 0: ours.
     """
 
-    def __init__(self, directory: Path, allow: Iterable[str], *, shared: bool = False) -> None:
+    def __init__(self, directory: Path, allow: Iterable[str], *, shared: bool = False, uid: int = 0) -> None:
         self._directory = directory
         self._shared = shared
+        self._uid = uid
         self._allow = tuple(allow)
         self._loopback: set[str] = set()
         self._told = False  # whether the running proxy has our rules
@@ -51,6 +53,7 @@ class Egress:
                 return
             self._loopback = wanted
             config = {"allow": self._allow, "loopback": sorted(wanted), "shared": self._shared}
+            config["uid"] = self._uid
             argv = helper(PROGRAM, "start", "--dir", str(self._directory))
             code, _, err = await run_helper(argv, json.dumps(config).encode())
             if code != 0:

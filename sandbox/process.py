@@ -223,6 +223,16 @@ async def end_kept(directory: Path) -> None:
         await asyncio.sleep(0.02)
 
 
+async def any_runs(spool: Path) -> bool:
+    """Whether a program that is kept in one of the directories here still runs."""
+    for directory in spool.iterdir():
+        if directory.is_dir():
+            reply = await KeeperSocket(directory)("GET", "/status")
+            if reply.status == 200 and reply.json()["running"]:
+                return True
+    return False
+
+
 class KeeperSocket:
     """The way to a keeper on this machine; when it is gone, to what it left."""
 

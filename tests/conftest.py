@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -31,6 +34,48 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
+
+
+# Where the tests run as root, local sandboxes have users of their own, who must be able to pass through the
+# directories of the tests. Pytest closes its own, also under a run beside this one.
+OWN_TEMP = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if os.geteuid() == 0 and config.option.basetemp is None:
+        config.stash[OWN_TEMP] = Path(tempfile.mkdtemp(prefix="sandpiper-tests-"))
+        config.option.basetemp = config.stash[OWN_TEMP]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if OWN_TEMP in config.stash:
+        shutil.rmtree(config.stash[OWN_TEMP], ignore_errors=True)
+
+
+class Passable:
+    """Pytest's factory of directories, with a way through each of them."""
+
+    def __init__(self, factory: pytest.TempPathFactory, *, of_a_worker: bool) -> None:
+        self._factory = factory
+        base = factory.getbasetemp()
+        for directory in (base, *([base.parent] if of_a_worker else [])):
+            directory.chmod(0o711)
+
+    def mktemp(self, basename: str, numbered: bool = True) -> Path:
+        directory = self._factory.mktemp(basename, numbered)
+        directory.chmod(0o711)
+        return directory
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._factory, name)
+
+
+@pytest.fixture(scope="session")
+def tmp_path_factory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    if os.geteuid() != 0:
+        return tmp_path_factory
+    return Passable(tmp_path_factory, of_a_worker=hasattr(request.config, "workerinput"))
 
 
 def pytest_report_header() -> str:

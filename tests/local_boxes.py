@@ -12,8 +12,16 @@ from sandbox.isolation import Bubblewrap
 from sandbox.local import LocalProvider, LocalSandbox
 
 
-def make(directory: Path, *, together: Limits | None = None, **options: Any) -> LocalProvider:
-    return LocalProvider(directory, Bubblewrap(Options(**options), ("registry.npmjs.org:443",), together))
+def make(
+    directory: Path,
+    *,
+    together: Limits | None = None,
+    uids: str = "",
+    data_dir: Path | None = None,
+    **options: Any,
+) -> LocalProvider:
+    isolation = Bubblewrap(Options(**options), ("registry.npmjs.org:443",), together)
+    return LocalProvider(directory, isolation, uids=uids, data_dir=data_dir)
 
 
 async def attempt(

@@ -12,7 +12,8 @@ The configuration: {"allow": ["registry.npmjs.org:443", "*.example.com:443", "*:
 always named). `loopback` names services on this machine, exactly; nothing else that is private, link-local,
 loopback, multicast or a cloud's metadata service can be reached, whatever a name resolves to: a name is
 resolved once, and the connection goes to the address that was checked. `shared`, true: programs of any user
-id may use the socket, so the directory above DIR/box has to keep strangers out.
+id may use the socket, so the directory above DIR/box has to keep strangers out. `uid`: the user and group
+that it becomes once it listens, whom DIR has to let pass; 0: it stays who it is.
 
 DIR/box/proxy.sock speaks HTTP: CONNECT, and plain requests with an absolute URI. Mount the directory
 DIR/box into the sandbox, never the socket itself, which is another file after a restart. A refusal is a 403
@@ -159,7 +160,6 @@ class Ledger:
     """What was refused, once per host and port, in a file that outlives us."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.seen: set[tuple[str, int]] = set()
         if path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -168,6 +168,7 @@ class Ledger:
                     self.seen.add((entry["host"], entry["port"]))
                 except ValueError:
                     continue  # cut off by a power failure
+        self.file = path.open("a", encoding="utf-8")  # while we may
 
     def note(self, host: str, port: int, no: Denied) -> None:
         if (host, port) in self.seen or len(self.seen) >= MAX_DENIED:
@@ -175,8 +176,8 @@ class Ledger:
         self.seen.add((host, port))
         entry = {"host": host, "port": port, "why": str(no), "setting": no.setting}
         line = json.dumps({**entry, "at": round(time.time(), 3)})
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        self.file.write(line + "\n")
+        self.file.flush()
 
 
 class Proxy:
@@ -305,14 +306,23 @@ async def listen(directory: Path, ready: Callable[[str], None]) -> None:
     """Serve DIR/box/proxy.sock until it is stopped, or DIR is deleted. Our working directory is DIR/box."""
     proxy = Proxy(directory)
     proxy.rules()
+    config = json.loads(proxy.config.read_text(encoding="utf-8"))
+    if uid := config.get("uid"):
+        # What a look-up imports on its first time, that user may not be able to read.
+        with contextlib.suppress(OSError):
+            await look_up("localhost", 443)
     # Bound aside and moved into place, so that a client never meets a socket nobody listens on. A
     # relative name, for a unix address holds 107 bytes.
     Path("next.sock").unlink(missing_ok=True)
     server = await asyncio.start_unix_server(proxy.serve, "next.sock", limit=MAX_HEAD)
-    if json.loads(proxy.config.read_text(encoding="utf-8")).get("shared"):
+    if config.get("shared"):
         Path("next.sock").chmod(0o666)
     Path("next.sock").replace("proxy.sock")
     ready(json.dumps({"pid": os.getpid()}))
+    if uid:  # nothing was waited for, so nobody was served yet
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
     async with server:
         while proxy.config.exists():  # noqa: ASYNC110 the file system rings no bell
             await asyncio.sleep(LOOK_EVERY)
@@ -346,9 +356,11 @@ def start(directory: Path) -> str:
     box = directory / "box"
     box.mkdir(mode=0o700, parents=True, exist_ok=True)
     if config.get("shared"):
-        box.chmod(0o711)
+        box.chmod(0o755)
     fresh = directory / "egress.json.new"
     fresh.write_text(json.dumps(config), encoding="utf-8")
+    if config.get("uid"):
+        fresh.chmod(0o644)  # the one who reads it is another user by then
     fresh.replace(directory / "egress.json")
     until = time.monotonic() + START_PATIENCE
     while claim(directory) is None:  # held by the proxy, as long as it lives

@@ -4,6 +4,7 @@ test_local_isolation.py) as an unprivileged one."""
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import shutil
 import textwrap
@@ -171,7 +172,8 @@ def groups_or_skip(**limits: float) -> Groups:
 
 
 async def test_a_fork_bomb_hurts_its_own_sandbox_only(create: Create, sandbox: LocalSandbox) -> None:
-    groups_or_skip(pids=64)
+    if os.geteuid() != 0:  # root's sandboxes have a user each, whose processes are counted without groups
+        groups_or_skip(pids=64)
     bombed = await create(pids=64)
     bomb = "import os, time\nfor n in range(200):\n  print(n, flush=True)\n  if not os.fork(): time.sleep(60)"
     process = await bombed.spawn(
@@ -216,8 +218,8 @@ async def test_processor_time_is_shared_out(create: Create) -> None:
 
 
 async def test_nothing_is_left_of_a_stopped_sandboxs_limits(create: Create) -> None:
-    groups = groups_or_skip(pids=64, memory=256 << 20, cpus=1)
-    sandbox = await create(pids=64, memory=256 << 20, cpus=1)
+    groups = groups_or_skip(memory=256 << 20, cpus=1)
+    sandbox = await create(memory=256 << 20, cpus=1)
     await sandbox.spawn("p", Launch(("sleep", "60"), sandbox.home), fence=1, orphan_after=60)
     directories = groups.of(f"sandpiper-{sandbox.id}")
     assert all(directory.is_dir() for directory in directories)

@@ -9,9 +9,7 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
-import site
 import socket
 import subprocess
 import sys
@@ -31,11 +29,10 @@ from sandbox.execute import execute
 from sandbox.isolation import Unisolated, mend
 from sandbox.local import LocalProvider, LocalSandbox, local_provider
 from sandbox.process import HANDOVER_FD
-from tests.boxes import cannot_be_tested
+from tests.boxes import cannot_be_tested, passed_by_nobody
 from tests.local_boxes import attempt, make, sh
 
 ROOT = Path(__file__).parents[2]
-NOBODY = 65534
 SECRET = "bot-secret-" + secrets.token_hex(8)
 Create = Callable[..., Awaitable[LocalSandbox]]
 
@@ -550,33 +547,9 @@ def test_running_without_isolation_says_so(tmp_path: Path) -> None:
 # The same for a bot that is not root
 
 
-def interpreter_for(user: int) -> tuple[list[str], dict[str, str]] | None:
-    """A command that runs our tests as another user, and its environment; None: there is none."""
-    drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
-    packages = ":".join([str(ROOT), *site.getsitepackages()])
-    for python in (sys.executable, shutil.which(f"python3.{sys.version_info.minor}", path="/usr/bin")):
-        if python:
-            env = {"PATH": os.environ["PATH"], "PYTHONPATH": packages, "PYTHONDONTWRITEBYTECODE": "1"}
-            check = "import sys, subprocess, pytest_asyncio, pytest_timeout, bot.models"
-            probe = [*drop, python, "-c", f"{check}; subprocess.run([sys.executable, '-c', ''], check=True)"]
-            if subprocess.run(probe, env=env, capture_output=True, check=False).returncode == 0:
-                return [*drop, python], env
-    return None
-
-
 @pytest.mark.timeout(420)  # it is two files of tests
 @pytest.mark.skipif(os.geteuid() != 0, reason="this run is unprivileged already")
 @pytest.mark.timeout(450)
 def test_all_of_this_holds_for_an_unprivileged_bot() -> None:
-    found = interpreter_for(NOBODY)
-    if found is None:
-        pytest.skip("no interpreter here can be used by another user")
-    command, env = found
     here = Path(__file__).resolve()
-    files = [str(here), str(here.with_name("test_local_hardening.py"))]
-    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", *files]
-    done = subprocess.run(
-        [*command, *tests], cwd=ROOT, env=env, capture_output=True, check=False, timeout=400
-    )
-    assert done.returncode == 0, done.stdout.decode()[-6000:] + done.stderr.decode()[-2000:]
-    assert b" passed" in done.stdout
+    assert passed_by_nobody(here, here.with_name("test_local_hardening.py"), within=400)

@@ -202,7 +202,7 @@ async def test_no_turn_changes_an_agents_program(
     command = await Programs({"acme": pinned(registry, "1.0.0")}).ready(sandbox, "acme", Told())
     path = f"{sandbox.agents}/acme/1.0.0/node_modules/.bin/acme-agent"
     done = await sandbox.run(Launch(("sh", "-c", attack, "attack", path, sandbox.agents), sandbox.home))
-    assert done.code != 0 and b"ead-only" in done.err
+    assert done.code != 0 and (b"ead-only" in done.err or b"Permission denied" in done.err)
     assert await run(sandbox, command) == "acme v1.0.0"
 
 

@@ -63,6 +63,15 @@ async def test_what_an_earlier_life_left_half_made_is_cleared_away(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["agents", "host"]
 
 
+async def test_a_sandbox_is_deleted_however_deep_its_directories_go(tmp_path: Path) -> None:
+    provider = LocalProvider(tmp_path, Unisolated())
+    sandbox = await provider.create({})
+    deep = "import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\nos.mkdir('shut', 0)"
+    assert (await sandbox.run(Launch(("python3", "-c", deep), sandbox.home))).code == 0
+    await sandbox.delete()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agents", "host"]
+
+
 async def test_what_a_bot_beside_this_one_makes_or_deletes_just_now_is_left_alone(tmp_path: Path) -> None:
     provider = local_provider(tmp_path, unsafe=True)
     making = tmp_path / ".scrap-1234"

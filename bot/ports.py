@@ -758,7 +758,8 @@ class Store(Protocol):
         ...
 
     async def idle_sandboxes(self, before: float) -> Sequence[SandboxRow]:
-        """Unpinned sandboxes last used before `before`, whose person has no open turn past queued."""
+        """Unpinned sandboxes last used before `before` that are not known to be stopped, whose person has no
+        open turn past queued."""
         ...
 
     async def spare_sandboxes(self, tenant: str) -> Sequence[SandboxRow]:

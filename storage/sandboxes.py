@@ -123,7 +123,8 @@ def pin(tx: Tx, id: int, pinned: bool) -> None:
 
 
 def idle(tx: Tx, before: float) -> Sequence[SandboxRow]:
-    return _unused(tx, before, queued_is_use=False)
+    unused = _unused(tx, before, queued_is_use=False)
+    return [row for row in unused if row.state not in (SandboxState.STOPPED, SandboxState.ARCHIVED)]
 
 
 def expired(tx: Tx, before: float) -> Sequence[SandboxRow]:

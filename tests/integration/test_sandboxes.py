@@ -57,6 +57,11 @@ class Box(HostSandbox):
 
 class Boxes(HostProvider):
     creating = 0
+    asked = 0
+
+    async def get(self, id: str) -> HostSandbox:
+        self.asked += 1
+        return await super().get(id)
 
     async def create(self, labels: Mapping[str, str]) -> HostSandbox:
         self.creating += 1
@@ -128,6 +133,22 @@ async def test_a_sandbox_that_nobody_uses_is_stopped(tmp_path: Path) -> None:
         it.clock.advance(2)
         await it.sandboxes.stop_idle()
         assert box.now is SandboxState.STOPPED
+
+
+async def test_a_provider_is_not_asked_about_what_is_stopped(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        boxes = [await it.box(ANA), await it.box(BEN)]
+        it.clock.advance(IDLE + 1)
+        await it.sandboxes.stop_idle()
+        assert [box.now for box in boxes] == [SandboxState.STOPPED] * 2
+        asked = it.provider.asked
+        it.clock.advance(60)
+        await it.sandboxes.stop_idle()
+        assert it.provider.asked == asked
+        assert await it.box(ANA) is boxes[0]
+        it.clock.advance(IDLE + 1)
+        await it.sandboxes.stop_idle()
+        assert [box.stopping for box in boxes] == [2, 1]
 
 
 async def test_a_sandbox_taken_while_others_are_being_stopped_is_left_alone(tmp_path: Path) -> None:

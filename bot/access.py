@@ -78,7 +78,7 @@ class Access:
     ) -> None:
         """May this person's words go into the owner's session? Raises Denied."""
         await self.may_work(identity, thread, repository)
-        if _same(identity, owner):
+        if is_owner(identity, owner):
             return
         if self._steer_policy == "owner":
             raise Denied(
@@ -94,11 +94,11 @@ class Access:
                 )
 
     async def _may_read(self, identity: Identity, thread: ThreadKey, repository: Repository) -> bool:
-        if identity.surface == "github":
-            return await self._forge.permission(repository, identity.user) in MAY_READ
         try:
+            if identity.surface == "github":
+                return await self._forge.permission(repository, identity.user) in MAY_READ
             await self.may_work(identity, thread, repository)
-        except Denied:
+        except (Denied, RepositoryUnknown):  # code of one that is gone lies there all the same
             return False
         return True
 
@@ -134,6 +134,7 @@ def _listed(patterns: Sequence[str], value: str) -> bool:
     return any(fnmatchcase(value.lower(), pattern.lower()) for pattern in patterns)
 
 
-def _same(identity: Identity, owner: Person) -> bool:
+def is_owner(identity: Identity, owner: Person) -> bool:
+    """Are these the same account?"""
     mine = owner.identity
     return (identity.surface, identity.tenant, identity.user) == (mine.surface, mine.tenant, mine.user)

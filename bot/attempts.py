@@ -225,7 +225,8 @@ class Attempts:
 
     async def _unsaid(self, driver: Driver, memory: Memory) -> Sequence[Input]:
         """The inputs that go into this attempt's first prompt."""
-        inputs = [i for i in await self._store.prompt_inputs(driver.turn.id) if i.fate is not Fate.DROPPED]
+        # Some may have come in while we prepared, which can take long.
+        inputs = await self._preparation.permitted(driver)
         if not inputs:  # deleted while we prepared
             raise TurnStopped("the deletion of its message")
         if memory.token:

@@ -40,6 +40,10 @@ class Denied(SandpiperError):
     """This person may not do this here."""
 
 
+class NothingLeft(SandpiperError):
+    """A turn's words are all of people who may not steer here any more: there is nothing to start."""
+
+
 class LeaseLost(SandpiperError):
     """Another driver has claimed this turn since: stop touching it."""
 

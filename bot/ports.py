@@ -634,6 +634,11 @@ class Store(Protocol):
         """All inputs that belong to this turn, in order, whatever their fate."""
         ...
 
+    async def refuse_input(self, turn: int, fence: int, refused: Input, saying: Saying) -> bool:
+        """Drop a pending input of the turn, with its receipt, and tell why. False, and nothing is done: it
+        is not any more as it was read."""
+        ...
+
     async def record(self, turn: int, fence: int, record: Record) -> Turn:
         """One step of the turn, atomically. Group-committed. Consumed inputs get their CONSUMED
         receipt in the outbox, and what is asked its ASK saying. A Named event names the session's work.

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from bot.access import Access
+from bot.access import Access, is_owner
 from bot.driver import Driver
-from bot.errors import ProviderAway
+from bot.errors import Denied, NothingLeft, ProviderAway
 from bot.hooks import Hooks
-from bot.models import Further, Place, Repository, Saying, SayingKind, Session, TurnKind, TurnState
+from bot.models import (
+    Fate,
+    Further,
+    Identity,
+    Input,
+    Place,
+    Repository,
+    Saying,
+    SayingKind,
+    Session,
+    ThreadKey,
+    TurnKind,
+    TurnState,
+)
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.programs import Programs
@@ -68,6 +82,8 @@ class Preparation:
             # Work may have been asked for by others, or go on by itself: is the owner still one who may?
             await patiently(self._clock, partial(self._owner_may, session, session.repository))
             await self._leave_out(driver)
+            if driver.turn.kind is TurnKind.AGENT:
+                await self.permitted(driver)
             await driver.phase("sandbox", f"Getting {session.owner.identity.name}'s sandbox ready")
         box = await self.again(driver, fresh=fresh and driver.turn.kind is TurnKind.AGENT)
         notes = tuple(f"{_left(one)} You cannot see it." for one in driver.session.left_out)
@@ -75,6 +91,57 @@ class Preparation:
 
     async def _owner_may(self, session: Session, repository: Repository | None) -> None:
         await self._access.may_work(session.owner.identity, session.thread, repository)
+
+    async def permitted(self, driver: Driver) -> Sequence[Input]:
+        """The turn's words, without those that were taken back, and those of others than the owner who may
+        not steer here now: they were asked when they wrote, and what the sandbox holds, or who they are, may
+        have changed since. What of it no agent has been given is dropped, and they are told.
+
+        Raises NothingLeft, and a ForgeError when it cannot be asked.
+        """
+        owner, refusals = driver.session.owner, dict[tuple[Identity, ThreadKey], Denied | None]()
+        while True:
+            inputs = [
+                one for one in await self._store.prompt_inputs(driver.turn.id) if one.fate is not Fate.DROPPED
+            ]
+            for one in inputs:
+                who = (one.author, one.thread)
+                if who not in refusals and not is_owner(one.author, owner):
+                    refusals[who] = await patiently(self._clock, partial(self._refusal, driver.session, *who))
+            allowed, changed = list[Input](), False
+            for one in inputs:
+                denied = refusals.get((one.author, one.thread))
+                if denied is None:
+                    allowed.append(one)
+                elif one.fate is Fate.PENDING:
+                    changed |= not await self._refuse(driver, one, denied)
+            if changed:  # by an edit meanwhile, and it may be another's words now
+                continue
+            if any(refusals.values()) and not allowed:
+                raise NothingLeft(
+                    "Nothing is left to do: whoever wrote may not steer here any more.",
+                    f"{owner.identity.name} can write here to go on.",
+                )
+            return allowed
+
+    async def _refusal(self, session: Session, author: Identity, thread: ThreadKey) -> Denied | None:
+        try:
+            for repository in session.repositories or (None,):
+                await self._access.may_steer(author, thread, repository, session.owner)
+        except Denied as denied:
+            return denied
+        return None
+
+    async def _refuse(self, driver: Driver, refused: Input, denied: Denied) -> bool:
+        """False: it was edited or taken back since it was read."""
+        author, thread = refused.author, refused.thread
+        text = f"What {author.name} wrote does not go to the agent any more. {denied}"
+        key = f"refused:{driver.turn.id}:{thread}:{author.surface}:{author.tenant}:{author.user}"
+        saying = Saying(key, SayingKind.NOTE, thread, text=text, ref=refused.ref, turn=driver.turn.id)
+        done = await self._store.refuse_input(driver.turn.id, driver.fence, refused, saying)
+        if done:
+            await self._store.audit(f"{author.tenant}/{author.user}", "denied", str(thread), denied.what)
+        return done
 
     async def _leave_out(self, driver: Driver) -> None:
         """Which further repositories the session can work on now: the others are no reason to stop."""

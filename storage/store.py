@@ -296,6 +296,9 @@ class SqliteStore:
     async def choices_waiting(self, session: str) -> Sequence[Choice]:
         return await self._read(lambda tx: inputs.choices_waiting(tx, session))
 
+    async def refuse_input(self, turn: int, fence: int, refused: Input, saying: Saying) -> bool:
+        return await self._write(lambda tx: turns.refuse_input(tx, turn, fence, refused, saying))
+
     async def record(self, turn: int, fence: int, record: Record) -> Turn:
         return await self._write(lambda tx: turns.record(tx, turn, fence, record))
 

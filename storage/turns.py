@@ -11,6 +11,7 @@ from bot.models import (
     Fate,
     Final,
     Inbox,
+    Input,
     Past,
     PullRequest,
     Record,
@@ -182,6 +183,15 @@ def new_attempt(tx: Tx, id: int, fence: int) -> Turn:
     events.forget_journal(tx, id)
     inputs.write_again(tx, id)
     return from_row(row)
+
+
+def refuse_input(tx: Tx, id: int, fence: int, refused: Input, saying: Saying) -> bool:
+    hold(tx, id, fence)
+    if refused.fate is not Fate.PENDING or not inputs.unchanged(tx, [refused]):
+        return False
+    inputs.drop(tx, refused)
+    outbox.put(tx, saying)
+    return True
 
 
 def record(tx: Tx, id: int, fence: int, step: Record) -> Turn:

@@ -241,6 +241,7 @@ class DirectoryForge:
     states: dict[int, str] = field(default_factory=dict)  # of pull requests that are not open
     pushes: int = 0
     trouble: list[Exception] = field(default_factory=list)
+    unsure: list[Exception] = field(default_factory=list)  # what the next questions for a permission meet
     others: tuple[Repository, ...] = ()
     renamed: str = ""
     stuck: asyncio.Event | None = None  # a push then waits for it
@@ -283,6 +284,8 @@ class DirectoryForge:
         return Repository(1, self.renamed or "acme/web", head, False, 11)
 
     async def permission(self, repository: Repository, login: str) -> str:
+        if self.unsure:
+            raise self.unsure.pop()
         either = self.permissions.get(login, "none")
         return self.permissions.get(f"{login}@{repository.full_name}", either)
 

@@ -19,6 +19,7 @@ from bot.models import (
     Mode,
     Outcome,
     Record,
+    Saying,
     SayingKind,
     TurnState,
 )
@@ -370,3 +371,36 @@ async def test_deferred_words_are_not_given_again_but_open_the_next_turn(stage: 
     assert (await stage.store.begin_finishing(claim.turn.id, claim.fence)).inputs == ()
     follow_up = await stage.finish(claim)
     assert follow_up is not None and await stage.texts(follow_up) == ["not now", "queued"]
+
+
+# Words that may not be obeyed any more
+
+
+async def test_refused_words_are_dropped_and_told_once(stage: Stage) -> None:
+    admitted = await stage.start("s1", "one")
+    assert admitted.turn is not None
+    claim = await stage.claim(admitted.turn)
+    (words,) = await stage.pending(claim.turn.id)
+    told = Saying("why", SayingKind.NOTE, slack("s1"), text="You may not.")
+    assert await stage.store.refuse_input(claim.turn.id, claim.fence, words, told)
+    assert not await stage.store.refuse_input(claim.turn.id, claim.fence, words, told)
+    assert await stage.pending(claim.turn.id) == ()
+    said = [one for one in await stage.said() if one.kind is SayingKind.NOTE or one.mark is Mark.DROPPED]
+    assert len(said) == 2
+
+
+async def test_words_that_were_edited_or_given_since_are_not_refused(stage: Stage) -> None:
+    new = await stage.session("s1")
+    admitted = await stage.store.admit(new, stage.words("a", key="m1"), new.thread)
+    assert admitted.turn is not None
+    claim = await stage.claim(admitted.turn)
+    (words,) = await stage.pending(claim.turn.id)
+    told = Saying("why", SayingKind.NOTE, slack("s1"), text="You may not.")
+    await stage.store.revise("edit", "m1", "b")
+    assert not await stage.store.refuse_input(claim.turn.id, claim.fence, words, told)
+    await stage.consume(claim)
+    (words,) = await stage.store.prompt_inputs(claim.turn.id)
+    assert not await stage.store.refuse_input(claim.turn.id, claim.fence, words, told)
+    assert all(one.kind is not SayingKind.NOTE for one in await stage.said())
+    with pytest.raises(LeaseLost):
+        await stage.store.refuse_input(claim.turn.id, claim.fence - 1, words, told)

@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,7 +29,7 @@ from bot.ports import Clock, Dispatcher, Forge, Provider, Store, Surface
 from bot.preparation import Preparation
 from bot.programs import Program, Programs
 from bot.pull_requests import PullRequests
-from bot.put_away import PutAway
+from bot.put_away import SECONDS, PutAway
 from bot.reconcile import Reconcile
 from bot.recovery import resume_open_turns
 from bot.sandbox_verbs import SandboxVerbs
@@ -95,10 +96,10 @@ class Core:
         )
         self.reconcile = Reconcile(store, self.sandboxes)
         access = Access(forge, surfaces, policy.allowlist, policy.steer_policy, self.sandboxes.within_reach)
-        workspaces = Workspaces(
-            store, forge, scratch, policy.git_name, policy.git_email, patience=policy.deadlines.git
-        )
-        self.worktrees = PutAway(store, self.sandboxes, workspaces, clock, policy.ages.worktree)
+        patient = partial(Workspaces, store, forge, scratch, policy.git_name, policy.git_email)
+        workspaces = patient(patience=policy.deadlines.git)
+        brief = patient(patience=SECONDS)
+        self.worktrees = PutAway(store, self.sandboxes, brief, clock, policy.ages.worktree)
         pull_requests = PullRequests(forge, workspaces, clock)
         endings = Endings(store, surfaces, self.sandboxes, workspaces, pull_requests, clock, policy.deadlines)
         trust = Trust(certificates)
@@ -167,6 +168,7 @@ class Core:
             group.create_task(self.outbox.run())
             group.create_task(self._keep_house())
             group.create_task(self._keep_sandboxes())
+            group.create_task(self._keep_worktrees())
             group.create_task(self._programs.ahead(self.sandboxes.provider, self._usual_agent))
 
     async def _keep_house(self) -> None:
@@ -184,7 +186,6 @@ class Core:
             try:
                 if round % RECONCILE_EVERY == 0:
                     await self.reconcile.run()
-                    await self.worktrees.run()
                 await self.sandboxes.stop_idle()
                 await self.sandboxes.delete_expired()
                 if round % ASK_AROUND_EVERY == 0:
@@ -193,3 +194,12 @@ class Core:
             except Exception:  # as above
                 log.exception("looking after the sandboxes failed")
             await self._clock.sleep(HOUSEKEEPING)
+
+    async def _keep_worktrees(self) -> None:
+        """Beside the sandboxes' own, which large worktrees must not hold up."""
+        while True:
+            try:
+                await self.worktrees.run()
+            except Exception:  # as above
+                log.exception("putting worktrees away failed")
+            await self._clock.sleep(HOUSEKEEPING * RECONCILE_EVERY)

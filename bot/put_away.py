@@ -14,13 +14,15 @@ from bot.workspace import Workspaces
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 10  # worktrees of a sandbox, for a turn that comes now waits
+AT_ONCE = 10  # sessions of a sandbox, so that the other sandboxes have their turn
+SECONDS = 60.0  # for one worktree: a turn that comes now waits for it
 SOON = 900.0  # seconds: after a merge people may go on in the thread, and an idle sandbox still runs
 AGAIN = 86_400.0  # seconds until what had to stay is tried again
 
 
 class PutAway:
-    """after: seconds since a session's last turn; 0: never."""
+    """after: seconds since a session's last turn; 0: never. workspaces: of little patience, since a worktree
+    may be too large, or have a filter of git's that hangs."""
 
     def __init__(
         self, store: Store, sandboxes: Sandboxes, workspaces: Workspaces, clock: Clock, after: float
@@ -40,26 +42,30 @@ class PutAway:
                 continue
             now = self._clock.now()
             stale = Stale(now - self._after, now - min(SOON, self._after), now - AGAIN)
-            found = await self._store.stale_sessions(row.key.person, stale, AT_ONCE)
-            if found:
-                await self._visit(row, [session.id for session in found])
+            for session in await self._store.stale_sessions(row.key.person, stale, AT_ONCE):
+                if not await self._visit(row, session.id):
+                    break
 
-    async def _visit(self, row: SandboxRow, stale: list[str]) -> None:
+    async def _visit(self, row: SandboxRow, id: str) -> bool:
+        """Of one session alone, so that a turn that waits for the sandbox comes before the next. False: the
+        sandbox is not there for others either."""
+
         async def put_away(sandbox: Sandbox) -> None:
-            for id in stale:
-                await self._one(await self._store.session(id), sandbox)
+            await self._one(await self._store.session(id), sandbox)
 
         try:
             await self._sandboxes.visit(row, put_away)
         except SandboxError as error:
             log.info("no worktree of sandbox %s can be put away: %s", row.provider_id, error)
+            return False
+        return True
 
     async def _one(self, session: Session, sandbox: Sandbox) -> None:
         whole = True
         for one in session.each():
             try:
                 why = await self._workspaces.put_away(one, sandbox)
-            except WorkspaceError as error:
+            except (WorkspaceError, SandboxError) as error:
                 whole = False
                 log.warning("a worktree of session %s cannot be put away: %s", session.id, error)
                 continue

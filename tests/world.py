@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,13 +107,13 @@ async def ran(
     try:
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *argv, cwd=cwd, env=env, stdin=pipe, stdout=pipe, stderr=pipe
+            *argv, cwd=cwd, env=env, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
         )
         try:
             out, err = await process.communicate(stdin)
         finally:
             if process.returncode is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # also what it started, which holds its output
                 await process.communicate()
         return process.returncode or 0, out, err
     finally:
@@ -603,7 +604,11 @@ class HostSandbox:
         for path in launch.visible:
             Path(path).mkdir(parents=True, exist_ok=True)
         env = {**CLEAN_ENV, **launch.env}
-        return ExecResult(*await ran(*launch.argv, cwd=launch.cwd, env=env, stdin=stdin))
+        try:
+            async with asyncio.timeout(timeout):
+                return ExecResult(*await ran(*launch.argv, cwd=launch.cwd, env=env, stdin=stdin))
+        except TimeoutError as error:
+            raise SandboxUnreachable(f"A program took longer than {timeout:g} s.") from error
 
     async def upload(self, source: Path, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -11,9 +11,10 @@ import pytest
 from bot.core import Policy
 from bot.hooks import HookSeconds
 from bot.models import Closing, Delivery, Outcome, PullRequest, Verb
-from bot.put_away import AGAIN, SOON
+from bot.put_away import AGAIN, SOON, PutAway
 from bot.sandboxes import Ages
 from bot.sessions import Defaults
+from bot.workspace import Workspaces
 from tests.integration.test_hooks import SETUP, has
 from tests.integration.test_several_repositories import API, BOTH, changes_both
 from tests.integration.test_turns import is_running, obeys_stop
@@ -154,6 +155,30 @@ async def test_what_a_ref_cannot_keep_stays(
         assert why in caplog.text
         caplog.clear()
         await put_away(t, 1)
+        assert not caplog.text  # it is not looked at again
+
+
+async def test_one_that_takes_too_long_is_left_for_a_day_and_keeps_no_other_from_going(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with town(tmp_path, [makes_two_commits, makes_two_commits], POLICY) as t:
+        await t.say("one")
+        await t.final(1)
+        hangs = t.box().cwd
+        await t.say("two", thread="t2")
+        await t.final(2)
+        other = t.box().cwd
+        await shell(
+            "git config filter.slow.clean 'sleep 1000'; echo '* filter=slow' >.gitattributes", cwd=hangs
+        )
+        brief = Workspaces(t.core.store, t.forge, tmp_path / "brief", "bot", "bot@example", patience=5.0)
+        worktrees = PutAway(t.core.store, t.core.sandboxes, brief, t.clock, AFTER)
+        t.clock.advance(AFTER + 1)
+        await worktrees.run()
+        assert hangs.exists() and not other.exists()
+        assert "took longer than 5 s" in caplog.text
+        caplog.clear()
+        await worktrees.run()
         assert not caplog.text  # it is not looked at again
 
 

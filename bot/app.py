@@ -17,7 +17,7 @@ from typing import TypeVar
 from bot.access import Allowlist
 from bot.app_agents import agents_of
 from bot.app_code import lending
-from bot.app_sandboxes import hosts_of, provider_of
+from bot.app_sandboxes import build_snapshot, hosts_of, provider_of
 from bot.clock import SystemClock
 from bot.core import Core, Policy
 from bot.doctor import Result, examine
@@ -45,6 +45,7 @@ from handlers.operator import ask_the_bot, operators_door
 from handlers.slack.install import PATH as SLACK_PATH
 from handlers.slack.install import Slack, connect
 from handlers.web.server import Later, WebServer, application
+from sandbox.daytona_snapshots import Size
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
 
@@ -107,6 +108,12 @@ async def prove(settings: Settings, tell: Callable[[Result], None]) -> Sequence[
         installation=settings.installation,
         tell=tell,
     )
+
+
+async def build(settings: Settings, text: str, name: str, size: Size, say: Callable[[str], None]) -> None:
+    """Have the account at Daytona build a Dockerfile. Raises SandpiperError."""
+    _trust(settings)
+    await build_snapshot(settings, text, name, size, say)
 
 
 @asynccontextmanager

@@ -13,8 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from bot.app import VERSION, operate, prove, serve
-from bot.app_sandboxes import build_snapshot
+from bot.app import VERSION, build, operate, prove, serve
 from bot.doctor import Outcome, Result, line
 from bot.doctor_checks import CHECKS
 from bot.errors import SandpiperError, SettingsError
@@ -105,7 +104,7 @@ def _snapshot(arguments: argparse.Namespace) -> None:
     name = arguments.name or named(text, VERSION)
     size = Size(arguments.cpu, arguments.memory, arguments.disk)
     settings = load(_named(arguments.env_file))
-    asyncio.run(build_snapshot(settings, text, name, size, lambda line: print(line, flush=True)))
+    asyncio.run(build(settings, text, name, size, lambda line: print(line, flush=True)))
     print(f"Put this into the bot's settings:\n\nSANDPIPER_DAYTONA_SNAPSHOT={name}")
 
 

@@ -63,7 +63,7 @@ class Departures:
     async def _may_be_back(self, row: SandboxRow, before: float) -> bool:
         """Deletion is for ever, and the news of a return may have been lost: so it is asked once more."""
         person = await self._store.known_person(row.key.person)
-        if person is None or person.identity.surface not in self._surfaces:
+        if person is None:
             return False
         standings = await self._ask(person.identity)
         if standings is None:

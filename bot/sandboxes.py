@@ -86,6 +86,7 @@ class Sandboxes:
         self._locks: defaultdict[SandboxKey, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._rooms: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._coming: Counter[SandboxKey] = Counter()  # of turns, about to run
+        self._in_use: Counter[str] = Counter()  # of turns that run, by their sandbox's id
 
     @property
     def provider(self) -> Provider:
@@ -175,9 +176,10 @@ class Sandboxes:
 
     @asynccontextmanager
     async def in_use(self, owner: Person, sandbox: Sandbox) -> AsyncIterator[None]:
-        """Inside, a turn runs in the sandbox. Afterwards its provider may stop it as soon as we would; not so
-        when the bot ends or another takes over, since the turn goes on then."""
+        """Inside, a turn runs in the sandbox. After the last one its provider may stop it as soon as we
+        would; not so when the bot ends or another takes over, since the turn goes on then."""
         over = False
+        self._in_use[sandbox.id] += 1
         alive = asyncio.create_task(self.keep_alive(owner, sandbox))
         try:
             yield
@@ -189,7 +191,8 @@ class Sandboxes:
             raise
         finally:
             alive.cancel()
-            if over:
+            self._in_use[sandbox.id] -= 1
+            if over and not self._in_use[sandbox.id]:
                 try:
                     await sandbox.touch(self.ages.idle_stop)
                 except SandboxError as error:
@@ -203,7 +206,7 @@ class Sandboxes:
                 row = await self._store.sandbox(self.key(owner))
                 if row is not None:
                     await self._store.touch_sandbox(row.id)
-            except (SandboxError, StoreUnavailable) as error:
+            except (SandboxError, StoreUnavailable, OSError) as error:  # the disk is full, say
                 log.warning("could not touch sandbox %s: %s", sandbox.id, error)
             await self._clock.sleep(60.0)
 

@@ -78,11 +78,14 @@ class Egress:
             lines = (self._directory / "denied.jsonl").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return since, ()
-        entries = [json.loads(line) for line in lines[since:]]
-        return len(lines), tuple(
-            DeniedHost(f"{entry['host']}:{entry['port']}", entry.get("setting", ALLOW_SETTING))
-            for entry in entries  # those of an earlier release don't name it
-        )
+        hosts = []
+        for line in lines[since:]:
+            with contextlib.suppress(ValueError, KeyError):  # cut off by a full disk, or a power failure
+                entry = json.loads(line)
+                # An entry of an earlier release does not name the setting.
+                setting = entry.get("setting", ALLOW_SETTING)
+                hosts.append(DeniedHost(f"{entry['host']}:{entry['port']}", setting))
+        return len(lines), tuple(hosts)
 
     def _remembered(self) -> set[str]:
         try:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.certificates import make_authority
+
 models = pytest.importorskip("daytona_api_client_async", reason="the extra `daytona` is not installed")
 
 KEY = "dtn_test"
@@ -162,11 +164,14 @@ async def daytona() -> AsyncIterator[Snapshots]:
     await server.close()
 
 
-async def sandpiper(daytona: Snapshots, *words: str, cwd: Path, key: str = KEY) -> tuple[int, str, str]:
+async def sandpiper(
+    daytona: Snapshots, *words: str, cwd: Path, key: str = KEY, ca: str = ""
+) -> tuple[int, str, str]:
     env = {
         "PATH": "/usr/bin:/bin",
         "SANDPIPER_DAYTONA_API_KEY": key,
         "SANDPIPER_DAYTONA_API_URL": f"{daytona.url}/api",
+        "SANDPIPER_CA_BUNDLE": ca,
     }
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bot", *words),
@@ -272,3 +277,11 @@ async def test_a_wrong_or_missing_key_names_the_setting(daytona: Snapshots, tmp_
 async def test_the_dockerfile_alone_is_for_docker_and_e2b(daytona: Snapshots, tmp_path: Path) -> None:
     code, out, _ = await sandpiper(daytona, "snapshot", "dockerfile", cwd=tmp_path, key="")
     assert code == 0 and out.rstrip().endswith('CMD ["sleep", "infinity"]')
+
+
+async def test_the_operators_certificates_count_for_it_too(daytona: Snapshots, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    code, _, err = await sandpiper(daytona, "snapshot", "build", cwd=tmp_path, ca=str(authority.bundle))
+    assert (code, err) == (0, "")
+    trusted = (tmp_path / "data" / "certificates.pem").read_bytes()
+    assert authority.bundle.read_bytes() in trusted

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,12 +36,16 @@ class Box(HostSandbox):
     now = SandboxState.RUNNING
     gate: asyncio.Event | None = None
     stopping = 0
+    full = False  # the disk beside it, at the next touch
 
     def __init__(self, *about: Any) -> None:
         super().__init__(*about)
         self.touched: list[float] = []
 
     async def touch(self, idle_stop: float) -> None:
+        if self.full:
+            self.full = False
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.touched.append(idle_stop)
 
     async def state(self) -> SandboxState:
@@ -239,6 +245,28 @@ async def test_a_provider_is_told_to_be_patient_as_long_as_a_turn_runs(tmp_path:
             async with it.sandboxes.in_use(ana, box):
                 raise SandboxError("the turn ends badly")
         assert box.touched[-1] == IDLE
+
+
+async def test_a_provider_stays_patient_until_the_last_of_a_persons_turns_has_ended(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        box, ana = await it.box(ANA), await it.person(ANA)
+        async with it.sandboxes.in_use(ana, box):
+            async with it.sandboxes.in_use(ana, box):
+                await it.until(lambda: box.touched == [BUSY, BUSY])
+            assert box.touched == [BUSY, BUSY]
+        assert box.touched == [BUSY, BUSY, IDLE]
+
+
+async def test_a_disk_that_is_full_for_a_while_does_not_end_what_keeps_a_sandbox_alive(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as it:
+        box, ana = await it.box(ANA), await it.person(ANA)
+        box.full = True
+        async with it.sandboxes.in_use(ana, box):
+            await it.until(lambda: not box.full)
+            it.clock.advance(60)
+            await it.until(lambda: box.touched == [BUSY])
 
 
 async def test_a_provider_stays_patient_when_the_bot_ends_in_mid_turn(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class Attempts:
         codec = find(self._agents, driver.session.agent)
         while True:
             try:
-                async with self._sandboxes.in_use(driver.session.owner, box.sandbox):
+                async with self._sandboxes.in_use(driver.session, box.sandbox):
                     await self._attempt(driver, codec, box)
                 return box
             except (AgentDied, ProcessGone, AgentFailed) as error:

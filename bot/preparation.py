@@ -215,7 +215,7 @@ class Preparation:
         """After what the repository wants run has been. That has a time of its own, so no deadline here."""
         if not box.place.hooks or _attached(driver):
             return box
-        async with self._sandboxes.in_use(driver.session.owner, box.sandbox):
+        async with self._sandboxes.in_use(driver.session, box.sandbox):
             place = await self._hooks.run(driver, box.sandbox, box.place, box.started, opened=box.opened)
         return replace(box, place=place)
 

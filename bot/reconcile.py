@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from bot.errors import SandboxError, SandboxGone
-from bot.models import SandboxKey, SandboxRow
+from bot.models import SandboxKey, SandboxRow, SandboxState
 from bot.ports import Provider, Sandbox, Store
 from bot.sandboxes import Sandboxes
 
@@ -61,7 +61,10 @@ class Reconcile:
                 return
             try:
                 sandbox = await self._provider.get(row.provider_id)
-                await self._store.saw_sandbox(row.id, await sandbox.state())
+                state = await sandbox.state()
+                await self._store.saw_sandbox(row.id, state)
+                if now.pinned and state is SandboxState.RUNNING:
+                    await self._sandboxes.prolong(sandbox)
             except SandboxGone:
                 if not await self._store.open_sessions(row.key.person):
                     await self._store.forget_sandbox(row.id, row.provider_id, GONE)

@@ -83,7 +83,10 @@ class SandboxVerbs:
 
     def _kept(self, row: SandboxRow) -> str:
         if row.pinned:
-            return "Pinned: it is neither stopped for idleness nor deleted for age."
+            return (
+                "Pinned: I neither stop it for idleness nor delete it for age."
+                " Its provider may have rules of its own."
+            )
         ages = self.sandboxes.ages
         deleted = f" and deleted after {span(ages.ttl)}" if ages.ttl else ""
         return f"Not pinned: without a turn it is stopped after {span(ages.idle_stop)}{deleted}."

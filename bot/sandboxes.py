@@ -175,12 +175,13 @@ class Sandboxes:
             return None
 
     @asynccontextmanager
-    async def in_use(self, owner: Person, sandbox: Sandbox) -> AsyncIterator[None]:
-        """Inside, a turn runs in the sandbox. After the last one its provider may stop it as soon as we
-        would; not so when the bot ends or another takes over, since the turn goes on then."""
+    async def in_use(self, session: Session, sandbox: Sandbox) -> AsyncIterator[None]:
+        """Inside, a turn of the session runs in its owner's sandbox. After the last one its provider may stop
+        it as soon as we would; not so where it is pinned, nor when the bot ends or another takes over, since
+        the turn goes on then."""
         over = False
         self._in_use[sandbox.id] += 1
-        alive = asyncio.create_task(self.keep_alive(owner, sandbox))
+        alive = asyncio.create_task(self.keep_alive(session.owner, sandbox))
         try:
             yield
             over = True
@@ -194,15 +195,27 @@ class Sandboxes:
             self._in_use[sandbox.id] -= 1
             if over and not self._in_use[sandbox.id]:
                 try:
-                    await sandbox.touch(self.ages.idle_stop)
-                except SandboxError as error:
+                    if not await self._needed_after(session):
+                        await sandbox.touch(self.ages.idle_stop)
+                except (SandboxError, StoreUnavailable) as error:
                     log.info("could not touch sandbox %s: %s", sandbox.id, error)
+
+    async def _needed_after(self, session: Session) -> bool:
+        """Other turns may run in other bots. Of two that end together each may see the other: then we are left
+        to stop the sandbox."""
+        row = await self._store.sandbox(self.key(session.owner))
+        others = [one for one in await self._store.open_sessions(session.owner.id) if one.id != session.id]
+        return bool(others) or (row is not None and row.pinned)
+
+    async def prolong(self, sandbox: Sandbox) -> None:
+        """Its provider leaves it running as long as it may, without hearing of us. Raises SandboxError."""
+        await sandbox.touch(max(self.ages.idle_stop, self.ages.busy_stop))
 
     async def keep_alive(self, owner: Person, sandbox: Sandbox) -> None:
         """While a turn runs: the sandbox is in use, for us and for its provider. Runs until cancelled."""
         while True:
             try:
-                await sandbox.touch(max(self.ages.idle_stop, self.ages.busy_stop))
+                await self.prolong(sandbox)
                 row = await self._store.sandbox(self.key(owner))
                 if row is not None:
                     await self._store.touch_sandbox(row.id)

@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 
+from bot.core import Policy
 from bot.errors import LeaseLost, ProviderAway, SandboxError, SandboxUnreachable
-from bot.models import Identity, Outcome, Person, SandboxState, Verb
+from bot.models import Identity, Outcome, Person, SandboxState, Session, ThreadKey, Verb
+from bot.reconcile import Reconcile
 from bot.sandboxes import HOLD, Ages, Sandboxes
+from bot.sessions import Defaults
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
 from tests.fakes import FakeClock
 from tests.integration.test_turns import is_running, obeys_stop, writes_a_file
 from tests.moody import moody
-from tests.town import town
+from tests.town import OPEN, town
 from tests.world import HostProvider, HostSandbox, ScriptedProcess
 
 ANA = Identity("slack", "slack:T1", "U_ANA", "Ana")
@@ -86,6 +89,9 @@ class House:
 
     async def person(self, who: Identity) -> Person:
         return await self.store.person(who)
+
+    def session(self, owner: Person) -> Session:
+        return Session("s1", owner.tenant, owner, ThreadKey("slack", "T1/C1", "t1"), None, "agent", "", "")
 
     async def box(self, who: Identity) -> Box:
         box = (await self.sandboxes.ready(await self.person(who))).sandbox
@@ -238,11 +244,11 @@ async def test_a_sandbox_counts_as_used_as_long_as_it_is_kept_alive(tmp_path: Pa
 async def test_a_provider_is_told_to_be_patient_as_long_as_a_turn_runs(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         box, ana = await it.box(ANA), await it.person(ANA)
-        async with it.sandboxes.in_use(ana, box):
+        async with it.sandboxes.in_use(it.session(ana), box):
             await it.until(lambda: box.touched == [BUSY])
         assert box.touched == [BUSY, IDLE]
         with pytest.raises(SandboxError):
-            async with it.sandboxes.in_use(ana, box):
+            async with it.sandboxes.in_use(it.session(ana), box):
                 raise SandboxError("the turn ends badly")
         assert box.touched[-1] == IDLE
 
@@ -250,8 +256,8 @@ async def test_a_provider_is_told_to_be_patient_as_long_as_a_turn_runs(tmp_path:
 async def test_a_provider_stays_patient_until_the_last_of_a_persons_turns_has_ended(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         box, ana = await it.box(ANA), await it.person(ANA)
-        async with it.sandboxes.in_use(ana, box):
-            async with it.sandboxes.in_use(ana, box):
+        async with it.sandboxes.in_use(it.session(ana), box):
+            async with it.sandboxes.in_use(it.session(ana), box):
                 await it.until(lambda: box.touched == [BUSY, BUSY])
             assert box.touched == [BUSY, BUSY]
         assert box.touched == [BUSY, BUSY, IDLE]
@@ -263,10 +269,51 @@ async def test_a_disk_that_is_full_for_a_while_does_not_end_what_keeps_a_sandbox
     async with house(tmp_path) as it:
         box, ana = await it.box(ANA), await it.person(ANA)
         box.full = True
-        async with it.sandboxes.in_use(ana, box):
+        async with it.sandboxes.in_use(it.session(ana), box):
             await it.until(lambda: not box.full)
             it.clock.advance(60)
             await it.until(lambda: box.touched == [BUSY])
+
+
+async def test_a_provider_stays_patient_when_another_turn_of_its_owner_runs(tmp_path: Path) -> None:
+    """Were the bot to die just then, the other turn's box would end under it."""
+
+    async def answers(agent: ScriptedProcess) -> None:
+        await agent.take()
+        agent.say(done="Here.")
+
+    ages = Ages(IDLE, busy_stop=BUSY)
+    policy = Policy(defaults=Defaults("acme/web", "lines"), allowlist=OPEN, ages=ages)
+    async with town(tmp_path, [obeys_stop, answers], policy) as t:
+        t.provider.make = Box
+        await t.say("add it")
+        await t.until(lambda: is_running(t))
+        await t.say("and you?", thread="t2")
+        assert (await t.final()).text == "Here."
+        (box,) = t.provider.boxes.values()
+        assert isinstance(box, Box) and BUSY in box.touched and IDLE not in box.touched
+        await t.say("", verb=Verb.STOP)
+        await t.final(2)
+        assert box.touched[-1] == IDLE
+
+
+async def test_a_provider_stays_patient_with_what_is_pinned(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        box, ana = await it.box(ANA), await it.person(ANA)
+        row = await it.store.sandbox(it.sandboxes.key(ana))
+        assert row is not None
+        await it.store.pin_sandbox(row.id, True)
+        async with it.sandboxes.in_use(it.session(ana), box):
+            await it.until(lambda: box.touched == [BUSY])
+        assert box.touched == [BUSY]
+        it.clock.advance(BUSY)
+        reconcile = Reconcile(it.store, it.sandboxes)
+        await reconcile.run()
+        assert box.touched == [BUSY, BUSY], "nobody else would tell it again"
+        await it.store.pin_sandbox(row.id, False)
+        await box.stop()
+        await reconcile.run()
+        assert box.touched == [BUSY, BUSY]
 
 
 async def test_a_provider_stays_patient_when_the_bot_ends_in_mid_turn(tmp_path: Path) -> None:
@@ -275,7 +322,7 @@ async def test_a_provider_stays_patient_when_the_bot_ends_in_mid_turn(tmp_path: 
         box, ana = await it.box(ANA), await it.person(ANA)
 
         async def turn() -> None:
-            async with it.sandboxes.in_use(ana, box):
+            async with it.sandboxes.in_use(it.session(ana), box):
                 await asyncio.Event().wait()
 
         running = asyncio.create_task(turn())
@@ -283,7 +330,7 @@ async def test_a_provider_stays_patient_when_the_bot_ends_in_mid_turn(tmp_path: 
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         with pytest.raises(LeaseLost):
-            async with it.sandboxes.in_use(ana, box):
+            async with it.sandboxes.in_use(it.session(ana), box):
                 raise LeaseLost("another has it")
         assert IDLE not in box.touched
 

@@ -201,8 +201,8 @@ class Sandboxes:
                     log.info("could not touch sandbox %s: %s", sandbox.id, error)
 
     async def _needed_after(self, session: Session) -> bool:
-        """Other turns may run in other bots. Of two that end together each may see the other: then we are left
-        to stop the sandbox."""
+        """Other turns may run in other bots. Of two that end together each may see the other: then we are
+        left to stop the sandbox."""
         row = await self._store.sandbox(self.key(session.owner))
         others = [one for one in await self._store.open_sessions(session.owner.id) if one.id != session.id]
         return bool(others) or (row is not None and row.pinned)

@@ -100,6 +100,8 @@ class DockerBox:
                 await self._container().unpause()
             else:
                 await self._make(about)
+                # Before each start, for whoever made the container may have failed before this.
+                await self._container().put_archive(ROOT, home_archive(self._provider.engine))
                 await self._container().start()
         if (await self.run(f"test -S {OUT}/proxy.sock", timeout=LOOK_WITHIN)).code != 0:
             raise SandboxError(
@@ -180,7 +182,6 @@ class DockerBox:
 
     async def _make(self, about: dict[str, Any] | None) -> None:
         """Have a container that is made as the settings say."""
-        engine = self._provider.engine
         try:
             image = await self._provider.image()
         except SandboxError as error:
@@ -189,7 +190,7 @@ class DockerBox:
             log.warning("sandbox %s starts as it was made: %s", self.id, error)
             return
         labels = {**self.labels, self._provider.mark: "sandbox"}
-        wanted = container(engine, image, self.id, labels, self.place)
+        wanted = container(self._provider.engine, image, self.id, labels, self.place)
         if about is not None:
             if about["Config"]["Labels"].get(MADE_OF) == wanted["Labels"][MADE_OF]:
                 return
@@ -197,7 +198,6 @@ class DockerBox:
                 await self._container().delete(force=True)
         with self._told(409):  # made by another bot just now
             await self._provider.client.containers.create(wanted, name=self.id)
-        await self._container().put_archive(ROOT, home_archive(engine))
 
     async def _exec(
         self,

@@ -265,6 +265,7 @@ class DockerEngine:
         name = asked["Name"]
         if name not in self.volumes:
             self._data(name).mkdir(parents=True)
+            self._data(name).chmod(0o555)  # a fresh volume is root's
             created = f"2026-01-01T00:00:{len(self.volumes):02d}Z"
             self.volumes[name] = {
                 "Name": name,
@@ -435,11 +436,13 @@ class DockerEngine:
         path = PurePosixPath(request.query["path"])
         for mount in container.config["HostConfig"]["Mounts"]:
             if mount["Type"] == "volume" and path.is_relative_to(mount["Target"]):
-                place = self._data(mount["Source"]) / path.relative_to(mount["Target"])
+                volume = self._data(mount["Source"])
+                volume.chmod(0o755)
                 with tarfile.open(fileobj=io.BytesIO(request.body)) as tar:
                     for member in tar:  # whoever is here stands for the container's user
                         member.uid, member.gid = os.getuid(), os.getgid()
-                        tar.extract(member, place, filter="tar")
+                        tar.extract(member, volume / path.relative_to(mount["Target"]), filter="tar")
+                volume.chmod(0o555)
                 return 200, None
         if container.config["HostConfig"]["ReadonlyRootfs"]:
             raise Refused(403, "container rootfs is marked read-only")

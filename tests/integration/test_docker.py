@@ -631,6 +631,17 @@ async def test_making_a_container_bears_a_lost_connection(
     assert await sh(sandbox, "cat ~/note") == "kept"
 
 
+@pytest.mark.parametrize("fault", ["drop", "lose", 500])
+@pytest.mark.parametrize("what", ["POST /containers/create", "PUT /containers/.*/archive"])
+async def test_a_fresh_sandbox_has_a_home_whatever_call_failed(
+    engine: DockerEngine, provider: DockerProvider, what: str, fault: int | str
+) -> None:
+    engine.faults = [(what, fault)]
+    sandbox = await provider.create(LABELS)
+    assert not engine.faults
+    assert await sh(sandbox, "echo kept >~/note; cat ~/note") == "kept"
+
+
 @pytest.mark.parametrize(
     ("what", "fault"),
     [

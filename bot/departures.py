@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from bot.errors import ForgeError, SandboxError, SurfaceBusy, SurfaceError
 from bot.models import Identity, SandboxRow, Standing
 from bot.ports import Clock, Store, Surface
-from bot.sandboxes import Sandboxes
+from bot.sandboxes import OURSELVES, Sandboxes
 from bot.timeline import span
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Departures:
             if row.id in reached and not await self._may_be_back(row, before):
                 why = f"its owner has been gone for {span(retention)}"
                 try:
-                    await self._sandboxes.delete(row, why, "sandpiper")
+                    await self._sandboxes.delete(row, why, OURSELVES)
                 except SandboxError as error:
                     log.warning("could not delete sandbox %s of somebody gone: %s", row.provider_id, error)
 

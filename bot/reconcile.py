@@ -32,6 +32,8 @@ class Reconcile:
         """Once. A provider that does not answer is asked the next time."""
         try:
             found = await self._found()
+            if not found:
+                await self._sandboxes.believe_gone()
         except SandboxError as error:
             log.warning("the sandboxes of %s cannot be listed: %s", self._provider.name, error)
             return

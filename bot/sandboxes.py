@@ -31,6 +31,7 @@ NO_ROOM = (
 )
 HOLD = 60.0  # seconds until another bot may take what this one holds, when this one has died
 HELD_POLL = 0.5
+OURSELVES = "sandpiper"  # who does what nobody asked for
 LOST = "Work that was not pushed is lost with the old one."
 
 
@@ -154,6 +155,7 @@ class Sandboxes:
                     await self._store.touch_sandbox(row.id)
                     return Ready(sandbox, since=await self._since(key))
                 except SandboxGone:
+                    await self.believe_gone()
                     lost = f"Your sandbox no longer exists at its provider, so I made a new one. {LOST}"
                     await self._store.audit("sandpiper", "sandbox.gone", row.provider_id, key.tenant)
             found = await self._provider.find(key.labels())
@@ -163,6 +165,21 @@ class Sandboxes:
             if await sandbox.state() is not SandboxState.RUNNING:
                 await sandbox.start()
             return Ready(sandbox, lost, await self._since(key))
+
+    async def believe_gone(self) -> None:
+        """Before a provider's word that a sandbox is gone is acted on: to a key of another account, all of
+        them are. Raises SandboxUnreachable when it has none of several, and nothing else tells accounts
+        apart."""
+        known = await self.rows()
+        if self._provider.host or len(known) < 2:
+            return
+        if not await self._provider.find({SandboxKey.INSTALLATION: self.installation}):
+            name = self._provider.name
+            raise SandboxUnreachable(
+                f"None of the {len(known)} sandboxes that are known here is at its provider ({name}).",
+                f"An operator can look whether SANDPIPER_{name.upper()}_API_KEY is of their account."
+                " If they really are gone, `sandbox reset` gives you a new one.",
+            )
 
     async def existing(self, owner: Person) -> Sandbox | None:
         """The owner's sandbox as it is, without starting or making one."""
@@ -297,6 +314,8 @@ class Sandboxes:
         try:
             await (await self._provider.get(row.provider_id)).delete()
         except SandboxGone:  # so it is done
+            if by == OURSELVES:
+                await self.believe_gone()
             log.info("sandbox %s is gone already", row.provider_id)
         await self._store.forget_sandbox(row.id, row.provider_id, why)
         await self._store.audit(by, "sandbox.deleted", row.provider_id, why)
@@ -380,7 +399,7 @@ class Sandboxes:
             async with self.alone(row.key):
                 if row.id in [expired.id for expired in await self._expired()]:
                     try:
-                        await self._delete(row, f"nobody had used it for {span(self.ages.ttl)}", "sandpiper")
+                        await self._delete(row, f"nobody had used it for {span(self.ages.ttl)}", OURSELVES)
                     except SandboxError as error:
                         log.warning("could not delete expired sandbox %s: %s", row.provider_id, error)
 

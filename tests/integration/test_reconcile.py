@@ -12,7 +12,7 @@ import pytest
 
 from bot.core import Policy
 from bot.errors import SandboxUnreachable
-from bot.models import Identity, SandboxState, Verb
+from bot.models import Identity, Outcome, SandboxState, Verb
 from bot.sandboxes import Ages
 from bot.sessions import Defaults
 from tests.integration.test_sandboxes import Box
@@ -113,6 +113,42 @@ async def test_a_sandbox_that_no_longer_exists_is_forgotten_and_only_then(tmp_pa
         await t.say("again")
         await t.final(2)
         assert any("Your earlier sandbox was deleted (its provider" in title for title in titles(t))
+
+
+async def test_a_key_of_another_account_makes_no_sandbox_gone(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers, answers, answers], POLICY, provider=Listing) as t:
+        await t.say("hello")
+        await t.say("hello", BEN, thread="t2")
+        await t.final(2)
+        elsewhere, t.provider.boxes = t.provider.boxes, {}
+        await t.core.reconcile.run()
+        t.clock.advance(TTL + 60)
+        await t.core.sandboxes.delete_expired()
+        await t.say("again", addressed=False)
+        final = await t.after_time(3, step=1.0)
+        assert final.outcome is Outcome.FAILED and "None of the 2 sandboxes" in final.reason
+        assert "API_KEY" in final.mend and not t.provider.boxes
+        t.provider.boxes = elsewhere
+        assert [await row_of(t), await row_of(t, BEN)] == list(elsewhere)
+        await t.say("again", addressed=False)
+        assert (await t.final(4)).text == "that is all"
+        assert not any("no longer" in title or "was deleted" in title for title in titles(t))
+
+
+async def test_when_all_sandboxes_are_gone_a_reset_is_the_way_on(tmp_path: Path) -> None:
+    async with town(tmp_path, provider=Listing) as t:
+        sandboxes = t.core.sandboxes
+        ana, ben = await t.store.person(ANA), await t.store.person(BEN)
+        for owner in (ana, ben):
+            await sandboxes.ready(owner)
+        t.provider.boxes.clear()
+        with pytest.raises(SandboxUnreachable):
+            await sandboxes.ready(ana)
+        row = await t.store.sandbox(sandboxes.key(ana))
+        assert row is not None
+        await sandboxes.delete(row, "its owner deleted it", "Ana")
+        assert "was deleted" in (await sandboxes.ready(ana)).lost
+        assert "no longer exists" in (await sandboxes.ready(ben)).lost
 
 
 def titles(t: Town) -> list[str]:

@@ -46,13 +46,14 @@ from bot.events import (
     Unknown,
 )
 from bot.failures import AgentDied, AgentFailed, mend_of, not_started
-from bot.feed import STDERR, STDOUT, Broke, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, denied
+from bot.feed import STDERR, STDOUT, Broke, Ended, Feed, Item, Late, Lost, Output, Rung, Tick
 from bot.last_words import KEPT_BYTES, LastWords
-from bot.models import DeniedHost, Inbox, Input, Launch, Record, Session
+from bot.models import Inbox, Input, Launch, Record, Session
 from bot.patience import patiently
 from bot.ports import Process, Sandbox
 from bot.prompts import finish_up, said
 from bot.records import memory_of, offers_of, record_of
+from bot.refusals import tell_denied
 from bot.sharing import ShareOutcome, Sharing
 from bot.workspace import Unfinished, Workspaces
 
@@ -99,7 +100,6 @@ class Conversation:
         self._stopping = ""
         self._bringing = asyncio.Lock()
         self._end: Ended | None = None
-        self._denied_mark = 0
         self._memory_kills_before = 0
         self._unsent = False
         self._word: Completed | None = None  # that the agent is done, whatever step it came with
@@ -111,7 +111,6 @@ class Conversation:
         Raises TurnStopped, DeadlinePassed, AgentDied, AgentMissing, AgentFailed, SandboxError.
         """
         driver, turn = self._driver, self._driver.turn
-        self._denied_mark, _ = await denied(self._sandbox, 0)
         self._memory_kills_before = await self._memory_kills()
         await self._write_journal()
         feed = Feed(
@@ -173,7 +172,7 @@ class Conversation:
             case Tick():
                 if self._unsent:
                     await self._write_journal()
-                await self._tell_denied()
+                await tell_denied(self._driver, self._sandbox)
                 if any(deadline <= self._driver.clock.now() for deadline in self._asking.values()):
                     await self._driver.store.expire_asks(self._driver.turn.id, self._driver.fence)
             case AttachmentsBrought():
@@ -207,7 +206,7 @@ class Conversation:
 
     async def _is_over(self, completed: Completed, feed: Feed) -> bool:
         """Nothing more to say to the agent? Else it was said, and its next word is awaited."""
-        await self._tell_denied()
+        await tell_denied(self._driver, self._sandbox)
         driver = self._driver
         await self._end_if_stopped()
         if completed.reason is not StopReason.END:
@@ -380,15 +379,3 @@ class Conversation:
         for event in step.events:
             if isinstance(event, Unknown):
                 self._last_words.hear_line(event.raw.encode())
-
-    async def _tell_denied(self) -> None:
-        self._denied_mark, hosts = await denied(self._sandbox, self._denied_mark)
-        for denied_host in hosts:
-            await self._driver.notice(not_allowed(denied_host))
-
-
-def not_allowed(denied_host: DeniedHost) -> str:
-    way = f"{denied_host.setting} would let it through"
-    if not denied_host.setting:
-        way = "It is no public address, and no setting would let it through"
-    return f"Not allowed: {denied_host.host}. {way}."

@@ -107,6 +107,7 @@ class Driver:
         self.clock = clock
         self._redraw = redraw
         self._kept = timeline.weight
+        self.refusals: set[str] = set()  # told already, of hosts that the egress rules refused
 
     async def record(self, record: Record) -> None:
         """Write a step and draw what it changed."""

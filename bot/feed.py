@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,11 +11,8 @@ from typing import Any
 from bot.attachments import AttachmentsBrought
 from bot.driver import Deadlines
 from bot.errors import ProcessGone, SandboxError, SandboxGone, SandboxNotRunning, SandboxUnreachable
-from bot.models import DeniedHost
-from bot.ports import Clock, Process, Sandbox, Watch
+from bot.ports import Clock, Process, Watch
 from bot.sharing import ShareOutcome
-
-log = logging.getLogger(__name__)
 
 STDOUT, STDERR = 1, 2
 LONG_POLL = 20.0
@@ -213,12 +209,3 @@ class Feed:
     async def _late(self, phase: str, seconds: float, wait: float | None = None) -> None:
         await self._clock.sleep(seconds if wait is None else wait)
         await self._queue.put(Late(phase, seconds))
-
-
-async def denied(sandbox: Sandbox, mark: int) -> tuple[int, tuple[DeniedHost, ...]]:
-    """Hosts that the egress rules refused since `mark`; nothing while the sandbox is away."""
-    try:
-        return await sandbox.denied_hosts(mark)
-    except SandboxError as error:
-        log.debug("denied hosts of %s: %s", sandbox.id, error)
-        return mark, ()

@@ -338,8 +338,8 @@ class Sandbox(Protocol):
         """The process started by `key`, whoever started it. Raises ProcessGone."""
         ...
 
-    async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
-        """Hosts that the egress rules refused since mark `since`, and the new mark."""
+    async def denied_hosts(self, since: float) -> tuple[DeniedHost, ...]:
+        """Hosts that the egress rules refused since then (Unix time), in order; one may come twice."""
         ...
 
     async def memory_kills(self) -> int:

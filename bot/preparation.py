@@ -28,6 +28,7 @@ from bot.models import (
 from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.programs import Programs
+from bot.refusals import tell_denied
 from bot.sandboxes import Ready, Sandboxes
 from bot.timeline import span
 from bot.trust import NO_TRUST, Trust
@@ -217,6 +218,7 @@ class Preparation:
             return box
         async with self._sandboxes.in_use(driver.session, box.sandbox):
             place = await self._hooks.run(driver, box.sandbox, box.place, box.started, opened=box.opened)
+            await tell_denied(driver, box.sandbox)
         return replace(box, place=place)
 
     async def _command(self, driver: Driver, sandbox: Sandbox) -> tuple[str, ...]:

@@ -237,7 +237,7 @@ class DockerSandbox(RemoteSandbox):
         super().__init__(box, client, host="127.0.0.1", socket=f"{DOOR}/sock", ports=ports)
         self._docker = box
 
-    async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
+    async def denied_hosts(self, since: float) -> tuple[DeniedHost, ...]:
         return self._docker.egress.denied(since)
 
     async def memory_kills(self) -> int:

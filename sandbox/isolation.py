@@ -63,8 +63,8 @@ class Isolation(Protocol):
         """After the last program: nothing of the sandbox's keeps running beside it."""
         ...
 
-    def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
-        """The hosts refused since a mark, and the new mark."""
+    def denied(self, place: Place, since: float) -> tuple[DeniedHost, ...]:
+        """The hosts refused since then (Unix time)."""
         ...
 
     def memory_kills(self, place: Place) -> int:
@@ -144,7 +144,7 @@ class Bubblewrap:
         if groups := self._groups_for(place):
             await groups.remove(_group(place))
 
-    def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
+    def denied(self, place: Place, since: float) -> tuple[DeniedHost, ...]:
         return self._proxy(place).denied(since)
 
     def memory_kills(self, place: Place) -> int:
@@ -296,8 +296,8 @@ class Unisolated:
     async def stop(self, place: Place) -> None:
         pass
 
-    def denied(self, place: Place, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
-        return since, ()
+    def denied(self, place: Place, since: float) -> tuple[DeniedHost, ...]:
+        return ()
 
     def memory_kills(self, place: Place) -> int:
         return 0

@@ -360,7 +360,7 @@ class LocalSandbox:
     async def conceal(self, path: str) -> None:
         await self._ports.conceal(self._place.home / self._in_home(path))
 
-    async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
+    async def denied_hosts(self, since: float) -> tuple[DeniedHost, ...]:
         await self.state()
         return self._isolation.denied(self._place, since)
 

@@ -72,20 +72,23 @@ class Egress:
                 )
             (self._directory / "egress.json").unlink(missing_ok=True)
 
-    def denied(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
-        """What was refused since a mark (a number of lines), each host and port once."""
+    def denied(self, since: float) -> tuple[DeniedHost, ...]:
+        """What was refused since then (Unix time), in order; a host and port may come twice."""
         try:
-            lines = (self._directory / "denied.jsonl").read_text(encoding="utf-8").splitlines()
+            path = self._directory / "denied.jsonl"
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
-            return since, ()
+            return ()
         hosts = []
-        for line in lines[since:]:
-            with contextlib.suppress(ValueError, KeyError):  # cut off by a full disk, or a power failure
+        for line in lines:
+            # Cut off by a full disk or a power failure, or read while it is written.
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
-                # An entry of an earlier release does not name the setting.
-                setting = entry.get("setting", ALLOW_SETTING)
-                hosts.append(DeniedHost(f"{entry['host']}:{entry['port']}", setting))
-        return len(lines), tuple(hosts)
+                if entry["at"] >= since:
+                    # An entry of an earlier release does not name the setting.
+                    setting = entry.get("setting", ALLOW_SETTING)
+                    hosts.append(DeniedHost(f"{entry['host']}:{entry['port']}", setting))
+        return tuple(hosts)
 
     def _remembered(self) -> set[str]:
         try:

@@ -231,9 +231,9 @@ class RemoteSandbox:
     async def conceal(self, path: str) -> None:
         await self._ports.conceal(self._box.id, path)
 
-    async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
+    async def denied_hosts(self, since: float) -> tuple[DeniedHost, ...]:
         """Egress rules are the provider's, and none tells whom they refused."""
-        return since, ()
+        return ()
 
     async def memory_kills(self) -> int:
         return 0

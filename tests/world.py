@@ -582,7 +582,7 @@ class HostSandbox:
         self.processes: dict[str, ScriptedProcess] = {}
         self.scripts: list[Script] = agents
         self.playing: list[asyncio.Task[None]] = []
-        self.denied: list[DeniedHost] = []
+        self.denied: list[tuple[float, DeniedHost]] = []  # and when
         self.starved = 0
         self.exposed: dict[str, int] = {}
         self.guards: dict[str, Guard] = {}
@@ -656,8 +656,8 @@ class HostSandbox:
     async def memory_kills(self) -> int:
         return self.starved
 
-    async def denied_hosts(self, since: int) -> tuple[int, tuple[DeniedHost, ...]]:
-        return len(self.denied), tuple(self.denied[since:])
+    async def denied_hosts(self, since: float) -> tuple[DeniedHost, ...]:
+        return tuple(host for at, host in self.denied if at >= since)
 
 
 class HostProvider:

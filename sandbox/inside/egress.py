@@ -18,7 +18,7 @@ that it becomes once it listens, whom DIR has to let pass; 0: it stays who it is
 DIR/box/proxy.sock speaks HTTP: CONNECT, and plain requests with an absolute URI. Mount the directory
 DIR/box into the sandbox, never the socket itself, which is another file after a restart. A refusal is a 403
 that names the host and the setting that would let it through, if there is one, and a line in
-DIR/denied.jsonl, once per host and port.
+DIR/denied.jsonl, for a host and port once a minute at most. Old lines go when there are many.
 """
 
 # ruff: noqa: UP041  before Python 3.11, asyncio has a TimeoutError of its own
@@ -46,6 +46,7 @@ LOOPBACK_SETTING = "SANDPIPER_EGRESS_LOOPBACK"
 MAX_HEAD = 64 << 10
 MAX_CONNECTIONS = 512
 MAX_DENIED = 1000  # lines kept of what was refused: a box must not fill our disk
+NOTED_AGAIN = 60.0  # seconds until a host that is refused again has another line
 HEAD_TIMEOUT = 60.0
 DIAL_TIMEOUT = 20.0
 START_PATIENCE = 10.0
@@ -157,26 +158,32 @@ def not_public(host: str, port: int, addresses: list[str]) -> Denied:
 
 
 class Ledger:
-    """What was refused, once per host and port, in a file that outlives us."""
+    """What was refused and when, in a file that outlives us. Others read it at any time."""
 
     def __init__(self, path: Path) -> None:
-        self.seen: set[tuple[str, int]] = set()
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    entry = json.loads(line)
-                    self.seen.add((entry["host"], entry["port"]))
-                except ValueError:
-                    continue  # cut off by a power failure
+        self.last: dict[tuple[str, int], float] = {}
+        known = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        self.lines = known.splitlines()
+        for line in self.lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off by a power failure
+                entry = json.loads(line)
+                self.last[entry["host"], entry["port"]] = float(entry["at"])
         self.file = path.open("a", encoding="utf-8")  # while we may
+        self.file.write("\n" if known[-1:] not in ("", "\n") else "")
 
     def note(self, host: str, port: int, no: Denied) -> None:
-        if (host, port) in self.seen or len(self.seen) >= MAX_DENIED:
+        at = time.time()
+        if abs(at - self.last.get((host, port), 0.0)) < NOTED_AGAIN:
             return
-        self.seen.add((host, port))
         entry = {"host": host, "port": port, "why": str(no), "setting": no.setting}
-        line = json.dumps({**entry, "at": round(time.time(), 3)})
-        self.file.write(line + "\n")
+        new = [json.dumps({**entry, "at": round(at, 3)})]
+        if len(self.lines) >= MAX_DENIED:  # the older half goes
+            new = [*self.lines[MAX_DENIED // 2 :], *new]
+            self.lines, self.last = [], {}
+            self.file.truncate(0)
+        self.last[host, port] = at
+        self.lines += new
+        self.file.write("".join(f"{line}\n" for line in new))
         self.file.flush()
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -320,7 +321,7 @@ async def test_a_clouds_metadata_service_is_not_reached_by_the_proxy(
     for host in ("169.254.169.254", "[::ffff:169.254.169.254]", "2852039166"):
         refused = await attempt(sandbox, 'python3 -c "$1" "http://$2/latest/meta-data/"', FETCH, host)
         assert b"not a public address" in refused.err
-    _, hosts = await sandbox.denied_hosts(0)
+    hosts = await sandbox.denied_hosts(0)
     assert [host.host for host in hosts] == [
         "169.254.169.254:80",
         "::ffff:169.254.169.254:80",
@@ -347,13 +348,12 @@ async def test_a_service_the_operator_named_has_its_own_address_in_the_box(
 
 
 async def test_a_refused_host_is_named_to_the_agent_and_to_us(sandbox: LocalSandbox) -> None:
-    mark, before = await sandbox.denied_hosts(0)
+    before = await sandbox.denied_hosts(0)
     refused = await attempt(sandbox, 'python3 -c "$1" https://evil.example/', FETCH)
     assert b"SANDPIPER_EGRESS_ALLOW" in refused.err
     assert before == ()
-    mark, hosts = await sandbox.denied_hosts(mark)
-    assert hosts == (DeniedHost("evil.example:443", "SANDPIPER_EGRESS_ALLOW"),)
-    assert await sandbox.denied_hosts(mark) == (mark, ())
+    assert await sandbox.denied_hosts(0) == (DeniedHost("evil.example:443", "SANDPIPER_EGRESS_ALLOW"),)
+    assert await sandbox.denied_hosts(time.time() + 1) == ()
 
 
 async def touches(sandbox: LocalSandbox) -> None:

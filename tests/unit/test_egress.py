@@ -377,6 +377,46 @@ def test_an_allowed_public_host_is_reached_by_tunnel_and_by_plain_request(box: B
         world.communicate()
 
 
+def test_a_host_is_written_down_again_after_a_minute(box: Box) -> None:
+    box.start()
+    head = "CONNECT denied.example:443 HTTP/1.1"
+    box.say(head)
+    box.say(head)
+    assert box.refused() == ["denied.example:443"]
+    box.stop()
+    ledger = box.directory / "denied.jsonl"
+    entry = json.loads(ledger.read_text())
+    ledger.write_text(json.dumps({**entry, "at": entry["at"] - egress.NOTED_AGAIN}) + "\n")
+    box.start()
+    box.say(head)
+    box.say(head)
+    assert box.refused() == ["denied.example:443"] * 2
+
+
+def test_the_newest_refusals_are_kept_and_a_box_cannot_fill_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "denied.jsonl"
+    ledger = egress.Ledger(path)
+    with ledger.file:
+        for number in range(egress.MAX_DENIED * 2):
+            ledger.note(f"h{number}.example", 443, egress.Denied("no"))
+            lines = path.read_text().splitlines()
+            assert len(lines) <= egress.MAX_DENIED
+            assert json.loads(lines[-1])["host"] == f"h{number}.example"
+    again = egress.Ledger(path)
+    with again.file:
+        again.note(f"h{number}.example", 443, egress.Denied("no"))
+    assert path.read_text().splitlines() == lines
+
+
+def test_a_line_that_was_cut_off_swallows_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "denied.jsonl"
+    path.write_text('{"host": "cut')
+    ledger = egress.Ledger(path)
+    with ledger.file:
+        ledger.note("denied.example", 443, egress.Denied("no"))
+    assert json.loads(path.read_text().splitlines()[1])["host"] == "denied.example"
+
+
 REDIRECT = """
     import http.server, sys
 

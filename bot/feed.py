@@ -167,12 +167,16 @@ class Feed:
         while True:
             try:
                 chunk = await self._process.read(fd, offset, ack=self.acked[fd], wait=LONG_POLL)
-            except SandboxUnreachable:
+            except SandboxUnreachable as away:
                 failing_since = failing_since or self._clock.now()
                 failing_for = self._clock.now() - failing_since
-                if failing_for > self._deadlines.unreachable:
+                left = self._deadlines.unreachable - failing_for
+                if left < 0:
                     raise
-                await self._clock.sleep(min(15.0, 0.5 + failing_for))
+                if away.retry_after > left:  # it may not be asked again in time
+                    await self._clock.sleep(left)
+                    raise
+                await self._clock.sleep(max(min(15.0, 0.5 + failing_for), away.retry_after))
                 continue
             failing_since, offset = 0.0, chunk.next
             if chunk.data:

@@ -231,14 +231,15 @@ class Sandboxes:
     async def keep_alive(self, owner: Person, sandbox: Sandbox) -> None:
         """While a turn runs: the sandbox is in use, for us and for its provider. Runs until cancelled."""
         while True:
+            pause = 60.0
             try:
                 await self.prolong(sandbox)
-                row = await self._store.sandbox(self.key(owner))
-                if row is not None:
+                if (row := await self._store.sandbox(self.key(owner))) is not None:
                     await self._store.touch_sandbox(row.id)
             except (SandboxError, StoreUnavailable, OSError) as error:  # the disk is full, say
                 log.warning("could not touch sandbox %s: %s", sandbox.id, error)
-            await self._clock.sleep(60.0)
+                pause = max(pause, error.retry_after if isinstance(error, SandboxUnreachable) else 0.0)
+            await self._clock.sleep(pause)
 
     # ends
 

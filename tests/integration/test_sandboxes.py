@@ -40,6 +40,8 @@ class Box(HostSandbox):
     gate: asyncio.Event | None = None
     stopping = 0
     full = False  # the disk beside it, at the next touch
+    refused = 0.0
+    busy = 0.0  # seconds before which its provider wants no further call, at the next touch
 
     def __init__(self, *about: Any) -> None:
         super().__init__(*about)
@@ -49,6 +51,9 @@ class Box(HostSandbox):
         if self.full:
             self.full = False
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.busy:
+            self.refused, self.busy = self.busy, 0.0
+            raise SandboxUnreachable("too many calls", retry_after=self.refused)
         self.touched.append(idle_stop)
 
     async def state(self) -> SandboxState:
@@ -239,6 +244,22 @@ async def test_a_sandbox_counts_as_used_as_long_as_it_is_kept_alive(tmp_path: Pa
         alive.cancel()
         await it.sandboxes.stop_idle()
         assert box.now is SandboxState.RUNNING
+
+
+async def test_a_provider_that_is_busy_hears_of_use_no_sooner_than_it_wants(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        box, ana = await it.box(ANA), await it.person(ANA)
+        assert isinstance(box, Box)
+        box.busy = 300.0
+        alive = asyncio.create_task(it.sandboxes.keep_alive(ana, box))
+        await it.until(lambda: box.refused == 300.0)
+        it.clock.advance(299.0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not box.touched
+        it.clock.advance(1.0)
+        await it.until(lambda: bool(box.touched))
+        alive.cancel()
 
 
 async def test_a_provider_is_told_to_be_patient_as_long_as_a_turn_runs(tmp_path: Path) -> None:

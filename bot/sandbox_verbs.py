@@ -60,9 +60,16 @@ class SandboxVerbs:
                     return await self._reset(message, row)
             return await self._answers.note(message, "sandbox", await self._status(message, row))
         except SandboxGone as error:
-            return await self._answers.note(message, "sandbox gone", f"{error} {FRESH}")
+            return await self._gone(message, error)
         except SandboxError as error:
             return await self._answers.note(message, "sandbox failed", f"That did not work. {error}")
+
+    async def _gone(self, message: Message, error: SandboxGone) -> str:
+        try:
+            await self.sandboxes.believe_gone()
+        except SandboxError as doubt:
+            return await self._answers.note(message, "sandbox failed", f"That did not work. {doubt}")
+        return await self._answers.note(message, "sandbox gone", f"{error} {FRESH}")
 
     async def _status(self, message: Message, row: SandboxRow) -> str:
         now = self._clock.now()

@@ -239,3 +239,22 @@ async def test_a_wrong_key_is_told_at_the_start(cloud: Cloud) -> None:
     await cloud.rig.bot.stop()
     cloud.rig.settings = right
     await cloud.rig.start_again()
+
+
+async def test_a_key_of_another_account_loses_nothing(cloud: Cloud) -> None:
+    r, server = cloud.rig, cloud.server
+    ana, ben = r.mention("!answer Hello."), r.mention("!answer Hello.", by="U_BEN")
+    for root in (ana, ben):
+        await r.final(root)
+    await r.bot.stop()
+    elsewhere = dict(server.boxes)
+    server.boxes.clear()
+    await r.start_again()
+    r.reply(ana, "!answer There.")
+    told = (await r.final(ana, 2)).shown
+    assert "None of the 2 sandboxes" in told and "SANDPIPER_DAYTONA_API_KEY" in told
+    assert not server.boxes
+    server.boxes.update(elsewhere)
+    r.reply(ben, "!answer There.", by="U_BEN")
+    assert "There." in (await r.final(ben, 2)).shown
+    assert server.boxes == elsewhere and "no longer" not in r.picture(ben)

@@ -242,6 +242,16 @@ async def test_a_sandbox_that_cannot_be_looked_into_is_reset_all_the_same(tmp_pa
         assert await confirm(t, question.reset) == "deleted"
 
 
+async def test_nobody_is_promised_a_fresh_sandbox_by_a_key_of_another_account(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers, answers]) as t:
+        await t.say("hello")
+        await t.say("hello", BEN, thread="t2")
+        await t.final(2)
+        t.provider.boxes.clear()
+        assert await sandbox(t, "status") == "sandbox failed"
+        await t.until(lambda: any("None of the 2 sandboxes" in note for note in t.slack.notes()))
+
+
 async def test_what_is_elsewhere_is_not_named_where_others_read_along(tmp_path: Path) -> None:
     async with town(tmp_path, [answers]) as t:
         await t.say("hush")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bot.core import Policy
+from bot.departures import Departures
 from bot.models import Identity, Outcome, Standing, Verb
 from bot.sandboxes import Ages
 from bot.sessions import Defaults
@@ -125,6 +126,15 @@ async def test_as_long_as_it_cannot_be_asked_nothing_is_deleted(tmp_path: Path) 
         assert await row_of(t, ANA) == "box-0"
         await t.core.departures.delete_due()
         assert await row_of(t, ANA) == ""
+
+
+async def test_where_its_surface_is_not_set_up_nothing_is_deleted(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers], POLICY, provider=Listing) as t:
+        await worked(t, ANA)
+        await t.core.departures.note([GONE])
+        t.clock.advance(2 * RETENTION)
+        await Departures(t.store, {}, t.core.sandboxes, t.clock).delete_due()
+        assert await row_of(t, ANA) == "box-0"
 
 
 async def test_no_departure_deletes_a_sandbox_with_an_open_turn(tmp_path: Path) -> None:

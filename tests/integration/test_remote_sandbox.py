@@ -183,13 +183,19 @@ class Stage:
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    root = tmp_path / f"box-{secrets.token_hex(8)}"
+    async with httpx.AsyncClient(trust_env=False) as client, set_up(tmp_path, client) as stage:
+        yield stage
+
+
+@contextlib.asynccontextmanager
+async def set_up(directory: Path, client: httpx.AsyncClient) -> AsyncIterator[Stage]:
+    root = directory / f"box-{secrets.token_hex(8)}"
     root.mkdir()
     port = free_port()
     (root / "box.json").write_text(json.dumps({"labels": {}, "port": port}))
     wire = Wire(port)
     box = FaultyBox(root, wire)
-    async with httpx.AsyncClient(trust_env=False) as client, wire.serving():
+    async with wire.serving():
         stage = Stage(box, wire, client, RemoteSandbox(box, client, port=port, host="127.0.0.1"))
         await stage.sandbox.start()
         yield stage
@@ -363,14 +369,22 @@ async def test_a_door_that_is_never_reached_is_done_without(stage: Stage) -> Non
 
 @pytest.mark.parametrize("answer", ["{}", "[1]", "", '{"in_off": null}', "x" * 17 * MB])
 async def test_an_agent_that_answers_for_the_supervisor_harms_its_own_work_only(
-    stage: Stage, answer: str
+    stage: Stage, tmp_path: Path, answer: str
 ) -> None:
     process = await stage.spawn("cat")
-    stage.wire.impostor = answer.encode()
-    async with asyncio.timeout(60):
+    async with set_up(tmp_path, stage.client) as other, asyncio.timeout(60):
+        theirs = await other.spawn("cat")
+        stage.wire.impostor = answer.encode()
         for call in (process.read(1, 0, ack=0, wait=0), process.write(0, b"words"), process.status()):
             with contextlib.suppress(SandboxError):
                 await call
+            assert await other.sh("echo works") == "works\n"
+        await theirs.write(0, b"words", eof=True)
+        assert await read_all(theirs) == b"words"
+        stage.wire.impostor = None
+        later = await stage.another_life().attach("turn-1", fence=2)
+        await later.write(0, b"words", eof=True)
+        assert await read_all(later) == b"words", "what was not written is"
 
 
 async def test_a_port_that_somebody_took_is_no_door(stage: Stage) -> None:

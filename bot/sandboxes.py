@@ -236,9 +236,11 @@ class Sandboxes:
                 await self.prolong(sandbox)
                 if (row := await self._store.sandbox(self.key(owner))) is not None:
                     await self._store.touch_sandbox(row.id)
-            except (SandboxError, StoreUnavailable, OSError) as error:  # the disk is full, say
+            except (SandboxError, StoreUnavailable) as error:
                 log.warning("could not touch sandbox %s: %s", sandbox.id, error)
                 pause = max(pause, error.retry_after if isinstance(error, SandboxUnreachable) else 0.0)
+            except Exception:  # whatever it is, an end of this would be silent, and the sandbox's too
+                log.exception("could not touch sandbox %s", sandbox.id)
             await self._clock.sleep(pause)
 
     # ends

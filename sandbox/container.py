@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bot.errors import ProviderUnavailable, SettingsError
+from bot.errors import ProviderUnavailable, SandboxError, SettingsError
 from bot.models import SandboxState
 from sandbox.cgroups import SETTINGS, Limits
 
@@ -151,17 +151,34 @@ def container(
 
 
 def lay_out(place: Path, engine: Engine) -> None:
-    """What of a sandbox's directory the container mounts, but for the way out."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    place.chmod(0o700)  # for what is below it is open to the user ids of containers
-    door = place / "door"
-    door.mkdir(exist_ok=True)
-    door.chmod(0o777)
-    etc = place / "etc"
-    etc.mkdir(exist_ok=True)
-    for name, text in etc_files(engine).items():
-        (etc / name).write_text(text, encoding="utf-8")
-        (etc / name).chmod(0o644)
+    """What of a sandbox's directory the container mounts, but for the way out. Raises SandboxError."""
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.chmod(0o700)  # for what is below it is open to the user ids of containers
+        door, etc = place / "door", place / "etc"
+        door.mkdir(exist_ok=True)
+        door.chmod(0o777)
+        etc.mkdir(exist_ok=True)
+        for name, text in etc_files(engine).items():
+            _keep(etc / name, text.encode())
+    except OSError as error:
+        raise SandboxError(
+            f"{place} cannot be written: {error.strerror}.", "Is there room where SANDPIPER_DATA_DIR is?"
+        ) from error
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """A container that runs has the file that it was started with, so that one is never emptied: another one
+    comes into its place, for the next start."""
+    if path.is_file() and path.read_bytes() == content:
+        return
+    part = path.with_suffix(".part")
+    try:
+        part.write_bytes(content)
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def etc_files(engine: Engine) -> dict[str, str]:

@@ -7,9 +7,10 @@ import base64
 import contextlib
 import json
 import os
+import resource
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,32 @@ async def test_two_bots_that_start_one_sandbox_make_one_container(
     await asyncio.gather(sandbox.start(), again.start())
     assert len(engine.containers) == 1
     assert await sh(again, "echo on") == "on"
+
+
+@contextlib.contextmanager
+def no_room() -> Iterator[None]:
+    """Files can be opened, and emptied, but nothing can be written to them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_full_disk_takes_no_file_from_a_container(box: DockerBox) -> None:
+    passwd = box.place / "etc" / "passwd"
+    kept, inode = passwd.read_text(), passwd.stat().st_ino
+    with no_room():
+        await box.touch(60)
+    assert (passwd.read_text(), passwd.stat().st_ino) == (kept, inode)
+    passwd.write_text("of an earlier release")
+    with no_room(), pytest.raises(SandboxError, match=r"cannot be written: .*SANDPIPER_DATA_DIR"):
+        await box.touch(60)
+    assert passwd.read_text() == "of an earlier release"
+    await box.touch(60)
+    assert passwd.read_text() == kept
+    assert sorted(path.name for path in passwd.parent.iterdir()) == ["group", "passwd"]
 
 
 # The way out

@@ -75,3 +75,20 @@ async def test_what_a_hook_met_is_told(tmp_path: Path) -> None:
         runs.with_name("go").touch()
         await t.final()
         assert told(t) == SAID[:1]
+
+
+async def test_what_an_agent_met_before_it_died_is_told_and_told_once(tmp_path: Path) -> None:
+    async def dies(agent: ScriptedProcess) -> None:
+        await agent.take()
+        refuse(t, CLOSED[0])
+        agent.exit(1)
+
+    async def meets_it_again(agent: ScriptedProcess) -> None:
+        await agent.take()
+        refuse(t, *CLOSED[:2])
+        agent.say(done="I could not get out.")
+
+    async with town(tmp_path, [dies, meets_it_again]) as t:
+        await t.say("go out")
+        await t.after_time(step=1.0)
+        assert told(t) == SAID[:2]

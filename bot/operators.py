@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from bot.errors import SandpiperError
 from bot.losses import Losses, named
 from bot.models import SandboxRow, Session
 from bot.ports import Clock, Sandbox, Store, Surface
-from bot.reconcile import Reconcile
+from bot.reconcile import Reconcile, key_of
 from bot.sandboxes import Sandboxes
 from bot.timeline import span
 
@@ -93,7 +94,14 @@ class Operators:
             raise SandpiperError(f"There is no sandbox {id}.", "`sandpiper sandboxes list` names them.")
         if do != "delete":
             raise SandpiperError(f"{id} is of nobody known here: it can only be deleted.")
-        await stranger.delete()
+        key = key_of(stranger.labels, self._sandboxes.provider.name)
+        async with self._sandboxes.alone(key) if key else nullcontext():
+            if key:  # it may just be made for a turn of theirs
+                row = await self._store.sandbox(key)
+                if row is not None and row.provider_id == id:
+                    raise SandpiperError(f"{id} was not deleted: somebody has it since just now.")
+                _refuse(await self._store.open_sessions(key.person), self._surfaces)
+            await stranger.delete()
         await self._store.audit(BY, "sandbox.deleted", id, "of nobody known here")
         return f"{id} is deleted."
 

@@ -76,7 +76,7 @@ class Reconcile:
 
     async def _adopted(self, sandbox: Sandbox) -> bool:
         """Is it somebody's whom we know, and who has no other? After a deletion it may only be a shadow."""
-        key = _key_of(sandbox.labels, self._provider.name)
+        key = key_of(sandbox.labels, self._provider.name)
         person = await self._store.known_person(key.person) if key else None
         if key is None or person is None or person.tenant != key.tenant:
             return False
@@ -91,7 +91,8 @@ class Reconcile:
         return True
 
 
-def _key_of(labels: Mapping[str, str], provider: str) -> SandboxKey | None:
+def key_of(labels: Mapping[str, str], provider: str) -> SandboxKey | None:
+    """Whose it is, as it is labelled. None: nobody's."""
     person = labels.get(SandboxKey.PERSON, "")
     if not (person.isascii() and person.isdigit() and len(person) < 19):
         return None

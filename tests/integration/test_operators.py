@@ -103,6 +103,33 @@ async def test_of_strangers_only_our_own_are_deleted(tmp_path: Path) -> None:
         assert list(it.town.provider.boxes) == ["box-1"]
 
 
+async def test_a_second_sandbox_of_somebody_is_not_deleted_while_their_turn_is_open(tmp_path: Path) -> None:
+    async with desk(tmp_path, obeys_stop) as it:
+        await it.town.say("add it")
+        await it.town.until(lambda: is_running(it.town))
+        await it.town.provider.create(await labels(it.town, ANA))
+        with pytest.raises(SandpiperError, match="Nothing was done: turns of its owner are open"):
+            await it.say("delete", "box-1", yes=True)
+        await it.town.say("", verb=Verb.STOP)
+        await it.town.final()
+        assert await it.say("delete", "box-1") == "box-1 is deleted."
+        assert list(it.town.provider.boxes) == ["box-0"]
+
+
+async def test_a_sandbox_that_is_just_being_made_is_not_deleted(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        sandboxes = it.town.core.sandboxes
+        key = sandboxes.key(await it.town.store.person(ANA))
+        async with sandboxes.alone(key):
+            await it.town.provider.create(key.labels())
+            deleting = asyncio.create_task(it.say("delete", "box-0"))
+            assert "box-0  of this installation" in await it.say("list")
+            await it.town.store.save_sandbox(key, "box-0", sandboxes.provider.host)
+        with pytest.raises(SandpiperError, match="box-0 was not deleted"):
+            await deleting
+        assert list(it.town.provider.boxes) == ["box-0"]
+
+
 async def test_the_door_is_the_operators_alone_and_bears_any_question(tmp_path: Path) -> None:
     async with desk(tmp_path) as it:
         socket = it.directory / SOCKET

@@ -355,7 +355,7 @@ class Session:
     permissions: as people chose; "": the installation's. named: what the agent calls the work. description:
     how it would have what is not published yet described. further: other repositories than `repository`, to
     which all of this belongs, as does the directory `tree`. left_out: those that it cannot work on
-    now."""
+    now. opened_in: the id of the sandbox that its worktrees were last opened in."""
 
     id: str
     tenant: str
@@ -383,6 +383,7 @@ class Session:
     tree: str = TREE
     published_in: int = 0
     left_out: tuple[Further, ...] = ()
+    opened_in: str = ""
 
     def each(self) -> tuple[Session, ...]:
         """Itself, and as it is for each further repository: its branch, work and pull request there."""

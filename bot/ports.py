@@ -582,6 +582,10 @@ class Store(Protocol):
         Adds the branch alias. repository: which of the session's; 0: its first, here and below."""
         ...
 
+    async def opened_in(self, session: str, sandbox: str) -> Session:
+        """All its worktrees are open in the sandbox of this id."""
+        ...
+
     async def offered(self, agent: str, version: str, person: int, repository: int) -> Offered | None:
         """What the agent, pinned to this version, listed last for this person in this repository. Where it
         has worked for them elsewhere only: the newest of that, of which nothing is complete, since a

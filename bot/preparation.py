@@ -10,6 +10,7 @@ from functools import partial
 from bot.access import Access, is_owner
 from bot.driver import Driver
 from bot.errors import Denied, NothingLeft, ProviderAway
+from bot.events import Notice
 from bot.hooks import Hooks
 from bot.models import (
     Fate,
@@ -29,12 +30,13 @@ from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.programs import Programs
 from bot.refusals import tell_denied
-from bot.sandboxes import Ready, Sandboxes
+from bot.sandboxes import LOST, Ready, Sandboxes
 from bot.timeline import span
 from bot.trust import NO_TRUST, Trust
 from bot.workspace import Workspaces
 
 BACK = "What was done there is kept in the sandbox, and comes back when it can be used again."
+MOVED = f"The sandbox that this thread worked in has been replaced by a new one. {LOST}"
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between tries at a provider that is away
 
 
@@ -163,15 +165,19 @@ class Preparation:
             await self._store.say(Saying(key, SayingKind.NOTE, turn.thread, text=told, turn=turn.id))
 
     async def again(self, driver: Driver, *, fresh: bool = False) -> Box:
-        """The owner's sandbox, and the workspace in it: opened when `fresh`, or when it is a new one."""
+        """The owner's sandbox, and the workspace in it: opened when `fresh`, or when it was not opened
+        in this sandbox."""
         ready = await self._ready(driver)
         sandbox = ready.sandbox
-        if ready.lost:
-            await driver.notice(ready.lost)
+        # Another turn of the owner's may have found out first, or this one before its bot died.
+        moved = driver.session.opened_in not in ("", sandbox.id)
+        if ready.lost or moved:
+            told = (Notice(ready.lost),) if ready.lost else driver.untold([MOVED])
+            await driver.tell(*told)
             driver.session = await self._store.session(driver.session.id)
         if not _attached(driver):
             await patiently(self._clock, lambda: self._trust.bring(sandbox))
-        if not fresh and not ready.lost:
+        if not fresh and not ready.lost and not moved:
             place = await self._workspaces.place(driver.session, sandbox)
             return Box(sandbox, place, await self._command(driver, sandbox), ready.since)
         await driver.phase("code", "Bringing in the code")
@@ -188,7 +194,7 @@ class Preparation:
             place = await patiently(
                 self._clock, lambda: self._workspaces.open(driver.session, sandbox, driver.turn.id)
             )
-            driver.session = await self._store.session(driver.session.id)
+            driver.session = await self._store.opened_in(driver.session.id, sandbox.id)
             for note in place.notes:
                 await driver.notice(note)
             return Box(sandbox, place, await command, ready.since, opened=True)

@@ -69,6 +69,7 @@ def get(tx: Tx, id: str) -> Session:
         published_in=row["published_in"],
         further=tuple(one for one in _further(tx, id) if not one.left_out),
         left_out=tuple(one for one in _further(tx, id) if one.left_out),
+        opened_in=row["opened_in"],
     )
 
 
@@ -182,6 +183,11 @@ def set_workspace(tx: Tx, id: str, branch: str, base: str, base_sha: str, reposi
             add_alias(tx, id, branch_alias(repository or row["repository"], row["branch"] or branch))
     elif known["base"] != base:
         _update(tx, row, repository, base=base)
+    return get(tx, id)
+
+
+def opened_in(tx: Tx, id: str, sandbox: str) -> Session:
+    tx.run("UPDATE sessions SET opened_in = ? WHERE id = ?", sandbox, id)
     return get(tx, id)
 
 

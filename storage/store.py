@@ -251,6 +251,9 @@ class SqliteStore:
             lambda tx: sessions.set_workspace(tx, session, branch, base, base_sha, repository)
         )
 
+    async def opened_in(self, session: str, sandbox: str) -> Session:
+        return await self._write(lambda tx: sessions.opened_in(tx, session, sandbox))
+
     async def offered(self, agent: str, version: str, person: int, repository: int) -> Offered | None:
         return await self._read(lambda tx: offers.last(tx, agent, version, person, repository))
 

@@ -231,6 +231,22 @@ async def test_a_box_that_is_gone_is_replaced_and_the_thread_told(cloud: Cloud) 
     assert "no longer exists at its provider" in cloud.rig.picture(root)
 
 
+async def test_a_box_that_is_gone_under_two_turns_is_replaced_for_both_and_both_are_told(
+    cloud: Cloud,
+) -> None:
+    names = ("gone-a", "gone-b")
+    roots = [cloud.rig.mention(GATE.format(name) + WORK.format(name)) for name in names]
+    for name in names:
+        await cloud.reached(name)
+    await cloud.server.vanish(cloud.id)
+    await until(lambda: bool(cloud.ids))
+    for name, root in zip(names, roots, strict=True):
+        await cloud.reached(name)
+        cloud.open(name)
+        assert f"+{name}" in await cloud.rig.diff(await cloud.rig.final(root))
+        assert "Work that was not pushed is lost with the old one." in cloud.rig.picture(root)
+
+
 async def test_a_wrong_key_is_told_at_the_start(cloud: Cloud) -> None:
     await cloud.rig.bot.stop()
     right = cloud.rig.settings

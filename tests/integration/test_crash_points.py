@@ -24,7 +24,7 @@ import pytest
 from bot.agents.codec import Codec
 from bot.core import Core, Policy
 from bot.driver import Deadlines
-from bot.events import Completed, Event, Text
+from bot.events import Completed, Event, Notice, Text
 from bot.models import (
     Attachment,
     Delivery,
@@ -39,6 +39,7 @@ from bot.models import (
     Verb,
 )
 from bot.ports import Forge, Provider, Store, Surface
+from bot.preparation import MOVED
 from bot.sessions import Defaults
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
@@ -65,7 +66,7 @@ POLICY = Policy(
 )
 WRITES = frozenset(
     {
-        *("accept", "settle", "park", "person", "admit", "request_stop", "say", "set_workspace"),
+        *("accept", "settle", "park", "person", "admit", "request_stop", "say", "set_workspace", "opened_in"),
         *("boot", "claim", "advance", "new_attempt", "record", "begin_finishing", "close_intake"),
         *("set_ready", "begin_push", "set_published", "finish", "sending", "sent", "save_sandbox"),
     }
@@ -580,3 +581,34 @@ async def test_a_dead_agent_is_resumed_once(tmp_path: Path) -> None:
         assert record.commits == ["All of it"]
 
     await sweep(tmp_path, dies_once, check, after="store.advance")
+
+
+async def test_a_bot_that_dies_on_a_new_box_opens_the_work_there_and_says_what_was_lost(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    await world.forge.prepare()
+    fuse = Fuse(0)
+
+    async def loses_its_box(agent: ScriptedProcess) -> None:
+        await agent.take()
+        world.provider.boxes.clear()
+        fuse.after = "store.save_sandbox"
+        agent.exit(1)
+
+    async def works(agent: ScriptedProcess) -> None:
+        await agent.take()
+        await agent.write_file("hello.txt", "hello", commit="Say hello")
+        agent.say(done="Done.")
+
+    try:
+        world.write("m1", "add hello", ANA, addressed=True)
+        world.provider.scripts = [loses_its_box, works]
+        await world.lives(fuse)
+        await world.lives(Fuse(0))
+        record = await world.record(fuse.steps, died=True)
+    finally:
+        await world.provider.close()
+    assert record.died_after == "store.save_sandbox"
+    assert record.final.outcome is Outcome.PUBLISHED
+    assert record.events.count(Notice(MOVED)) == 1

@@ -122,6 +122,17 @@ async def test_the_branch_is_named_once_and_its_base_may_be_renamed(stage: Stage
     assert (session.branch, session.base, session.base_sha) == ("first", "dev", "abc")
 
 
+async def test_a_session_knows_the_sandbox_that_its_worktrees_were_last_opened_in(stage: Stage) -> None:
+    await stage.start("s1")
+    await stage.start("s2")
+    assert (await stage.store.session("s1")).opened_in == ""
+    await stage.store.opened_in("s1", "box-1")
+    session = await stage.store.opened_in("s1", "box-2")
+    assert session.opened_in == "box-2"
+    assert await stage.store.session("s1") == session
+    assert (await stage.store.session("s2")).opened_in == ""
+
+
 # While a turn is open
 
 

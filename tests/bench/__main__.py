@@ -31,6 +31,7 @@ async def main() -> None:
     rows: list[Row] = []
     for name, measure in MEASUREMENTS.items():
         with tempfile.TemporaryDirectory(prefix="sandpiper-bench-") as directory:
+            Path(directory).chmod(0o711)  # where we are root, sandboxes have users of their own
             try:
                 rows += await measure(Path(directory))
             except Skipped as reason:

@@ -65,7 +65,7 @@ async def lending(
 
 
 async def _started(lender: Lender, host: str, port: int, kept: Path) -> WebServer:
-    before = int(kept.read_text()) if not port and kept.exists() else port
+    before = port or _kept_port(kept)
     server = WebServer(lender, host, before, setting=SETTING)
     try:
         await server.start()
@@ -78,3 +78,9 @@ async def _started(lender: Lender, host: str, port: int, kept: Path) -> WebServe
     if not port:
         kept.write_text(str(server.port))
     return server
+
+
+def _kept_port(kept: Path) -> int:
+    """0: none is kept, or a disk that was full has left less than a port of it."""
+    said = kept.read_bytes() if kept.exists() else b""
+    return int(said) if said.isdigit() and int(said) < 1 << 16 else 0

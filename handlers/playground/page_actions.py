@@ -104,9 +104,9 @@ class PageActions:
 
     async def _click(self, given: Given, who: str) -> None:
         action, value = given.text("action"), given.text("value", "")
-        await self._slack.click(
-            self._user(who), given.text("channel"), given.text("ts"), action, value or None
-        )
+        user, channel, ts = self._user(who), given.text("channel"), given.text("ts")
+        # The page may not have drawn yet what the bot has just changed.
+        await self._slack.click(user, channel, ts, action, value or None, earlier=True)
 
     async def _slash(self, given: Given, who: str) -> None:
         command, _, text = given.words("text").strip().partition(" ")

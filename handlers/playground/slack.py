@@ -25,7 +25,7 @@ from handlers.playground.slack_faults import Fault, Faults
 from handlers.playground.slack_files import File
 from handlers.playground.slack_limits import DEFAULT_RATES, FILE_BYTES, RateLimiter, Rates
 from handlers.playground.slack_responses import Responses
-from handlers.playground.slack_shapes import block_actions, find_action, slash_command
+from handlers.playground.slack_shapes import block_actions, slash_command
 from handlers.playground.slack_state import (
     ACME,
     DEFAULT_CHANNELS,
@@ -224,18 +224,29 @@ class SlackPlayground:
         self._check_member(user, channel)
         self._actions.react(self.workspace.message(channel, ts), name, user)
 
-    async def click(self, user: str, channel: str, ts: str, action_id: str, value: str | None = None) -> None:
+    async def click(
+        self,
+        user: str,
+        channel: str,
+        ts: str,
+        action_id: str,
+        value: str | None = None,
+        *,
+        earlier: bool = False,
+    ) -> None:
         """Press a message's button and wait until the app has acknowledged it.
 
-        `value` chooses among buttons with the same action_id. Raises SlackError `operation_timeout` or
-        `dispatch_failed` where a person would be told that it did not work. Nothing keeps a person from a
-        button that is shown to others only: the app has to.
+        `value` chooses among buttons with the same action_id. With `earlier` it may be one that an edit has
+        just taken away: a person can press it while their client still shows it.
+
+        Raises SlackError `operation_timeout` or `dispatch_failed` where a person would be told that it did
+        not work. Nothing keeps a person from a button that is shown to others only: the app has to.
         """
         self._check_member(user, channel)
         message = self.workspace.any_message(channel, ts)
         if message.visible_to not in (None, user):
             raise SlackError("message_not_found")
-        action = find_action(message.blocks, action_id, value)
+        message, action = self._actions.pressed(message, action_id, value, earlier=earlier)
         response_url = self._responses.new_url(user, channel, ts)
         person = self.workspace.user(user)
         payload = block_actions(self.workspace, person, message, action, response_url)
@@ -278,12 +289,7 @@ class SlackPlayground:
 
     def ephemerals(self, user: str) -> list[Message]:
         """What only this person was shown, oldest first in each channel."""
-        return [
-            message
-            for channel in self.workspace.channels
-            for message in self.workspace.in_channel(channel)
-            if message.visible_to == user
-        ]
+        return [message for message in self.workspace.everything() if message.visible_to == user]
 
     def file(self, id: str) -> File | None:
         """A file that was shared, while there is room for it."""
@@ -304,11 +310,7 @@ class SlackPlayground:
             "bot": asdict(self.workspace.bot),
             "users": [asdict(user) for user in self.workspace.users.values()],
             "channels": [asdict(channel) for channel in self.workspace.channels.values()],
-            "messages": [
-                asdict(message)
-                for channel in self.workspace.channels
-                for message in self.workspace.in_channel(channel)
-            ],
+            "messages": [asdict(message) for message in self.workspace.everything()],
         }
 
     async def wait_for(self, predicate: Callable[[], Value | None], timeout: float = 5.0) -> Value:
@@ -320,13 +322,7 @@ class SlackPlayground:
 
     def describe(self) -> str:
         """The workspace in words, for whoever wonders why a test failed."""
-        lines: list[str] = []
-        for channel in self.workspace.channels.values():
-            lines.append(f"#{channel.name} ({channel.id})")
-            for message in self.workspace.in_channel(channel.id):
-                indent = "    " if message.thread_ts else "  "
-                only = f" (only to {message.visible_to})" if message.visible_to else ""
-                lines.append(f"{indent}{message.ts} {message.user}{only}: {message.shown[:200]!r}")
+        lines = self.workspace.describe()
         lines.append(f"{self.connections} sockets, {len(self.undelivered)} deliveries not acknowledged")
         calls = ", ".join(f"{call.method} {call.error}".strip() for call in self.calls[-8:])
         lines.append(f"last calls: {calls}")

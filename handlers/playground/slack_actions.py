@@ -11,6 +11,7 @@ from handlers.playground.slack_shapes import (
     changed_event,
     deleted_event,
     event_callback,
+    find_action,
     mention_event,
     message_event,
     message_json,
@@ -28,6 +29,8 @@ class Actions:
         self._send = send
         # Slack promises no order between the two events of one mention.
         self.mention_first = False
+        # Of each message whose buttons were changed by an edit, what it showed with those before.
+        self._replaced: dict[tuple[str, str], list[Json]] = {}
 
     def post(self, message: Message) -> Message:
         """Put a new message into its channel or thread.
@@ -63,8 +66,10 @@ class Actions:
         if text is not None:
             message.text = text
         if blocks is not None:
-            message.blocks = blocks
             _name_blocks(blocks)
+            if _action_ids(blocks) != _action_ids(message.blocks):
+                self._replaced[message.channel, message.ts] = message.blocks
+            message.blocks = blocks
         if attachments is not None:
             message.attachments = attachments
         if metadata is not None:
@@ -102,6 +107,22 @@ class Actions:
         revoked: Json = {"type": "tokens_revoked", "tokens": {"oauth": [], "bot": [self._workspace.bot.id]}}
         for event in (revoked, {"type": "app_uninstalled"}):
             self._send(event_callback(self._workspace, event))
+
+    def pressed(
+        self, message: Message, action_id: str, value: str | None, *, earlier: bool
+    ) -> tuple[Message, Json]:
+        """A message as it is shown where this button of its is pressed, and the button as a click reports it.
+
+        With `earlier`, one that the last change of its buttons took away counts, too. Raises SlackError if
+        there is none.
+        """
+        try:
+            return message, find_action(message.blocks, action_id, value)
+        except SlackError:
+            before = self._replaced.get((message.channel, message.ts))
+            if not earlier or before is None:
+                raise
+        return replace(message, blocks=before), find_action(before, action_id, value)
 
     def react(self, message: Message, name: str, user_id: str) -> None:
         users = message.reactions.setdefault(name, [])
@@ -154,3 +175,8 @@ def _name_blocks(blocks: list[Json]) -> None:
         for element in block_elements(block):
             if element.get("type") in ("button", "feedback_buttons", "icon_button"):
                 element.setdefault("action_id", uuid.uuid4().hex[:5])
+
+
+def _action_ids(blocks: list[Json]) -> list[str]:
+    elements = (element for block in blocks for element in block_elements(block))
+    return [element["action_id"] for element in elements if "action_id" in element]

@@ -163,6 +163,22 @@ class Workspace:
         """Everything in a channel, oldest first: roots, replies and ephemeral messages."""
         yield from self._messages.get(self.channel(channel_id).id, {}).values()
 
+    def everything(self) -> Iterator[Message]:
+        """All messages, oldest first in each channel."""
+        for channel in self.channels:
+            yield from self.in_channel(channel)
+
+    def describe(self) -> list[str]:
+        """Channels and messages in words, one a line."""
+        lines: list[str] = []
+        for channel in self.channels.values():
+            lines.append(f"#{channel.name} ({channel.id})")
+            for message in self.in_channel(channel.id):
+                indent = "    " if message.thread_ts else "  "
+                only = f" (only to {message.visible_to})" if message.visible_to else ""
+                lines.append(f"{indent}{message.ts} {message.user}{only}: {message.shown[:200]!r}")
+        return lines
+
     def roots(self, channel_id: str) -> list[Message]:
         """What stands in the channel itself, oldest first."""
         return [

@@ -108,9 +108,12 @@ class Rig:
         """Wait until a message carries exactly these marks."""
         await self.slack_until(lambda: self.reactions(ts) == set(emoji))
 
-    async def stop(self, root: str, *, by: str = "U_ANA") -> None:
-        """Press Stop at the newest timeline of a thread."""
-        await self.slack.click(by, DEV, self.timelines(root)[-1].ts, STOP_ACTION)
+    async def stop(self, root: str, *, by: str = "U_ANA", earlier: bool = False) -> None:
+        """Press Stop at the newest timeline of a thread, once it has that button; with `earlier`, at what it
+        showed before the button was taken away."""
+        if not earlier:
+            await self.shows(root, STOP_ACTION)
+        await self.slack.click(by, DEV, self.timelines(root)[-1].ts, STOP_ACTION, earlier=earlier)
 
     async def slack_until(self, true: Callable[[], bool]) -> None:
         await self.slack.wait_for(true, timeout=WAIT)

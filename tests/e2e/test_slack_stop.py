@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from handlers.slack.ids import STOP_ACTION
 from tests.e2e.rig import CODE_IN, CONSUMED, PUSH, REFUSED, REPOSITORY, Rig, at_gate, rig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -85,7 +86,9 @@ async def test_stop_while_it_publishes_comes_too_late_and_says_so(shared: Rig) -
     with shared.holding(PUSH) as arrived:
         root = shared.mention(WORK)
         await arrived()
-        await shared.stop(root)
+        await shared.shows(root, "Opening the pull request")
+        assert STOP_ACTION not in shared.picture(root)
+        await shared.stop(root, earlier=True)
         await shared.slack_until(lambda: bool(shared.slack.ephemerals("U_ANA")))
         assert "Already published" in shared.slack.ephemerals("U_ANA")[-1].shown
         shared.mention("stop", thread=root)

@@ -284,6 +284,26 @@ class TestClicksAndCommands:
         }
         assert click["message"]["blocks"][0]["title"] == "Running tests"
 
+    async def test_a_button_that_an_edit_took_away_can_be_pressed_where_it_is_shown_still(
+        self, slack: SlackPlayground
+    ) -> None:
+        async with Bot(slack).connected() as bot:
+            client = web_client(slack)
+            posted = await client.chat_postMessage(channel="C_DEV", text="Running", blocks=PLAN_WITH_STOP)
+            for title in ("Publishing", "Published"):
+                plan = [{**PLAN_WITH_STOP[0], "title": title}]
+                await client.chat_update(channel="C_DEV", ts=posted["ts"], text=title, blocks=plan)
+            with pytest.raises(SlackError, match="action_not_found"):
+                await slack.click("U_ANA", "C_DEV", posted["ts"], "stop")
+            with pytest.raises(SlackError, match="action_not_found"):
+                await slack.click("U_ANA", "C_DEV", posted["ts"], "start", earlier=True)
+            assert bot.clicks == []
+            await slack.click("U_ANA", "C_DEV", posted["ts"], "stop", earlier=True)
+        (click,) = bot.clicks
+        assert click["actions"][0]["value"] == "turn-7"
+        assert click["message"]["blocks"][0]["title"] == PLAN_WITH_STOP[0]["title"]
+        assert click["container"]["message_ts"] == posted["ts"]
+
     async def test_a_click_that_nobody_takes_fails_for_its_person(self, slack: SlackPlayground) -> None:
         client = web_client(slack)
         posted = await client.chat_postMessage(channel="C_DEV", text="?", blocks=PLAN_WITH_STOP)

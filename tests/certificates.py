@@ -24,13 +24,14 @@ LONG = datetime.timedelta(days=2)
 
 @dataclass(frozen=True)
 class Authority:
-    """bundle: its certificate. served: a certificate for this machine's loopback, and its key."""
+    """bundle: its certificate. served: a certificate for this machine's loopback and what other names it was
+    made for, and its key."""
 
     bundle: Path
     served: Path
 
 
-def make_authority(directory: Path) -> Authority:
+def make_authority(directory: Path, *names: str) -> Authority:
     ours, theirs = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root = _certificate("Test authority", "Test authority", ours.public_key())
     root = root.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -50,10 +51,9 @@ def make_authority(directory: Path) -> Authority:
     identifier = x509.SubjectKeyIdentifier.from_public_key(ours.public_key())
     signed = root.add_extension(identifier, critical=False).sign(ours, hashes.SHA256())
     leaf = _certificate("localhost", "Test authority", theirs.public_key())
-    names = x509.SubjectAlternativeName(
-        [x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]
-    )
-    leaf = leaf.add_extension(names, critical=False)
+    here = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]
+    known = x509.SubjectAlternativeName([*here, *map(x509.DNSName, names)])
+    leaf = leaf.add_extension(known, critical=False)
     leaf = leaf.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
     leaf = leaf.add_extension(issuer, critical=False)

@@ -18,9 +18,11 @@ from handlers.playground.server import LoopbackServer
 
 
 class NpmRegistry:
-    """Use as `async with NpmRegistry() as registry`, then `publish`. asked: the paths of all requests."""
+    """Use as `async with NpmRegistry() as registry`, then `publish`. asked: the paths of all requests.
+    known_as: where it is found, if that is not where it listens."""
 
-    def __init__(self) -> None:
+    def __init__(self, known_as: str = "") -> None:
+        self._known_as = known_as
         self.asked: list[str] = []
         self._packages: dict[str, dict[str, bytes]] = {}
         self._server = LoopbackServer(Starlette(routes=[Route("/{path:path}", self._answer)]))
@@ -34,7 +36,11 @@ class NpmRegistry:
 
     @property
     def url(self) -> str:
-        return self._server.url
+        return self._known_as or self._server.url
+
+    @property
+    def port(self) -> int:
+        return self._server.port
 
     def publish(self, name: str, version: str, program: str, script: str, **more: object) -> None:
         """A package with one program, a script of the shell."""

@@ -16,9 +16,11 @@ from handlers.playground.server import LoopbackServer
 
 
 class PythonIndex:
-    """Use as `async with PythonIndex() as index`, then `publish`."""
+    """Use as `async with PythonIndex() as index`, then `publish`. files: where its wheels are found, if that
+    is another host."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: str = "") -> None:
+        self._files = files
         self._wheels: dict[str, bytes] = {}
         routes = [Route("/simple/{name}/", self._list), Route("/wheels/{file}", self._wheel)]
         self._server = LoopbackServer(Starlette(routes=routes))
@@ -45,7 +47,7 @@ class PythonIndex:
     async def _list(self, request: Request) -> Response:
         name = request.path_params["name"]
         links = [
-            f'<a href="/wheels/{file}#sha256={hashlib.sha256(data).hexdigest()}">{file}</a>'
+            f'<a href="{self._files}/wheels/{file}#sha256={hashlib.sha256(data).hexdigest()}">{file}</a>'
             for file, data in self._wheels.items()
             if file.startswith(f"{name}-")
         ]

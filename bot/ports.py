@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -309,6 +309,7 @@ class Sandbox(Protocol):
         port: int,
         path: str,
         *,
+        visible: Collection[str] = (),
         entrance: str = "",
         guard: Guard | None = None,
         strangers: bool = False,
@@ -319,8 +320,9 @@ class Sandbox(Protocol):
 
         For providers that have no way of their own to a port: path: a unix socket in the home that leads to
         it; entrance: that of the launch that serves it (Launch.entrance), "": there is none now; it is what
-        a guarded one is concealed by. Raises SandboxError, where nothing listens, and with what would have
-        to be set where there is no such way."""
+        a guarded one is concealed by. visible: of the session (Launch.visible), whose programs have a
+        loopback of their own where the provider keeps sessions apart. Raises SandboxError, where nothing
+        listens, and with what would have to be set where there is no such way."""
         ...
 
     async def conceal(self, path: str) -> None:

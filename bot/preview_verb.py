@@ -10,6 +10,7 @@ from bot.ports import Guard, Link, Store
 from bot.sandboxes import Sandboxes
 from bot.sharing import anybody_reads, entrance
 from bot.timeline import span
+from bot.workspace import visible_to
 
 PREVIEW_SECONDS = 3600.0
 
@@ -36,7 +37,10 @@ class PreviewVerb:
             path = entrance(sandbox.home, turn) if turn is not None and running else ""
             guard = Guard(PREVIEW_SECONDS, lambda: self._refusal(message, session), _what(message, port))
             strangers = anybody_reads(message.thread, session)
-            link = await sandbox.expose(port, "", entrance=path, guard=guard, strangers=strangers)
+            seen = visible_to(session, sandbox)
+            link = await sandbox.expose(
+                port, "", visible=seen, entrance=path, guard=guard, strangers=strangers
+            )
             if turn is not None and running and not await self._goes_on(session, turn):
                 await sandbox.conceal(path)
                 raise SandboxError("The turn that served it has ended.")

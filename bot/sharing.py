@@ -86,7 +86,8 @@ class Sharing:
             raise SandboxError("What was offered is none of the ways that are made for it.")
         turn = driver.turn
         strangers = anybody_reads(turn.thread, driver.session)
-        link = await sandbox.expose(offer.port, offer.path, strangers=strangers)
+        where = entrance(sandbox.home, turn)
+        link = await sandbox.expose(offer.port, offer.path, entrance=where, strangers=strangers)
         url = link.url
         ends = ""
         if link.bearer:

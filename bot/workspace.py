@@ -374,6 +374,12 @@ class Workspaces:
         return result.out.decode(errors="replace")
 
 
+def visible_to(session: Session, sandbox: Sandbox) -> tuple[str, ...]:
+    """What a session's agent sees besides the home (Launch.visible)."""
+    bare = (f"{sandbox.repositories}/{one.id}.git" for one in session.repositories)
+    return (f"{sandbox.workspaces}/{session.id[:8]}", *bare)
+
+
 _OLDEST_ON_DEMAND = (2, 36)  # it gives worktrees a configuration of their own, and fetches many files at once
 _NO_FILE = {
     "none": "There is no such file in the workspace.",

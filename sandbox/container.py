@@ -1,5 +1,16 @@
 """What is asked of a container engine for one sandbox: written down whole, so that it can be read and tested.
 
+A sandbox's volume, which is at /sandbox in the container that has the sandbox's name:
+
+    home            the person's
+    workspace/<x>   of each session
+    repositories/<x>.git
+    agents          installed ones; only who installs writes there
+    rooms/<name>    the supervisor's directory of each room: our programs, its processes
+
+Programs run in rooms: containers that show the home, the agents and so many of the other directories as a
+program's launch names. The container with the whole volume runs commands of ours, and nothing of an agent's.
+
 Names and values as in Docker's Engine API 1.41.
 """
 
@@ -10,20 +21,26 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bot.errors import ProviderUnavailable, SandboxError, SettingsError
-from bot.models import SandboxState
+from bot.models import Launch, SandboxState
 from sandbox.cgroups import SETTINGS, Limits
 
 API = (1, 41)  # Engine 20.10: private control group namespaces
 MADE_OF = "sandpiper.made-of"  # of a container: what it was made of
+ROOM_OF = "sandpiper.room-of"  # of a room: the sandbox
+HAS_ROOMS = "sandpiper.has-rooms"  # of a container with a whole volume; those of earlier releases had none
 
 ROOT = "/sandbox"  # where the volume is
 HOME = f"{ROOT}/home"
+WORKSPACES = f"{ROOT}/workspace"
+REPOSITORIES = f"{ROOT}/repositories"
+AGENTS = f"{ROOT}/agents"
+OWN = "/run/sandpiper/own"  # in a room: its directory of the volume
 OUT = "/run/sandpiper/out"  # the egress proxy's socket, and nothing else
 DOOR = "/run/sandpiper/door"  # the supervisor's socket
 
@@ -50,6 +67,54 @@ class Engine:
     def ids(self) -> tuple[int, int]:
         uid, _, gid = self.user.partition(":")
         return int(uid), int(gid)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What programs see of a sandbox besides its home: those that see the same are in one container.
+    installs: as Launch's."""
+
+    shows: tuple[str, ...] = ()
+    installs: bool = False
+
+    @property
+    def name(self) -> str:
+        about = json.dumps([self.shows, self.installs])
+        return hashlib.sha256(about.encode()).hexdigest()[:8]
+
+
+def room_of(launch: Launch) -> Room:
+    """Raises SandboxError for what cannot be shown."""
+    if launch.installs:
+        return Room(installs=True)
+    return showing(*launch.visible)
+
+
+def showing(*paths: str) -> Room:
+    """Raises SandboxError for all but directories directly under the workspaces and the repositories: deeper,
+    an agent could have put a link in their place, which an engine would follow on its machine."""
+    for path in paths:
+        parent, _, name = path.rpartition("/")
+        if parent not in (WORKSPACES, REPOSITORIES) or not re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII):
+            raise SandboxError(
+                f"{path} cannot be shown in a container.",
+                f"Name a directory directly under {WORKSPACES} or {REPOSITORIES}.",
+            )
+    return Room(tuple(sorted(set(paths))))
+
+
+def reaching(path: str) -> Room:
+    """The room with the least in which a path is reached. Raises SandboxError for one that does not outlive
+    its container (/tmp, say)."""
+    parts = PurePosixPath(path).parts
+    if ".." not in parts:
+        if len(parts) > 4 and f"/{parts[1]}/{parts[2]}" in (WORKSPACES, REPOSITORIES):
+            return showing("/".join(("", *parts[1:4])))
+        if PurePosixPath(HOME) in PurePosixPath(path).parents:
+            return Room()
+    raise SandboxError(
+        f"{path} is not kept in a sandbox.", f"Name a path under {HOME}, {WORKSPACES} or {REPOSITORIES}."
+    )
 
 
 def checked(engine: Engine) -> Engine:
@@ -91,10 +156,51 @@ def fit(engine: Engine, version: Mapping[str, Any], about: Mapping[str, Any]) ->
             )
 
 
-def container(
+def volume_container(
     engine: Engine, image_id: str, volume: str, labels: Mapping[str, str], place: Path
 ) -> dict[str, Any]:
-    """The body of `POST /containers/create`. place: our directory of this sandbox."""
+    """The body of `POST /containers/create` for the one with the whole volume. place: our directory of this
+    sandbox."""
+    mounts = [
+        {"Type": "volume", "Source": volume, "Target": ROOT},
+        _bind(place / "out" / "box", OUT, ro=True),
+    ]
+    return _container(engine, image_id, labels, place, mounts)
+
+
+def room_container(
+    engine: Engine, image_id: str, data: str, labels: Mapping[str, str], place: Path, room: Room
+) -> dict[str, Any]:
+    """The same for a room. data: where the engine has the volume on its machine: what is shown of it is
+    bound from there, since volumes cannot be mounted in part before API 1.45."""
+    own = Path(data)
+    shown = [] if room.installs else [_bind(own / "home", HOME)]
+    mounts = [
+        *shown,
+        _bind(own / "agents", AGENTS, ro=not room.installs),
+        *(_bind(own / PurePosixPath(path).relative_to(ROOT), path) for path in room.shows),
+        _bind(own / "rooms" / room.name, OWN),
+        _bind(place / "out" / "box", OUT, ro=True),
+        _bind(place / "doors" / room.name, DOOR),
+    ]
+    body = _container(engine, image_id, labels, place, mounts)
+    if room.installs:  # nothing in a person's home says what is installed, and how
+        body["HostConfig"]["Tmpfs"] |= {HOME: TMP.format(GB)}
+    return body
+
+
+def _bind(source: Path, target: str, *, ro: bool = False) -> dict[str, Any]:
+    mount = {"Type": "bind", "Source": str(source), "Target": target}
+    return {**mount, "ReadOnly": True} if ro else mount
+
+
+def _container(
+    engine: Engine,
+    image_id: str,
+    labels: Mapping[str, str],
+    place: Path,
+    mounts: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     limits = engine.limits
     host: dict[str, Any] = {
         # No network at all: what leads out, and in, are two sockets.
@@ -112,18 +218,8 @@ def container(
         "ShmSize": SHM_SIZE,
         "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
         "Mounts": [
-            {"Type": "volume", "Source": volume, "Target": ROOT},
-            {"Type": "bind", "Source": str(place / "out" / "box"), "Target": OUT, "ReadOnly": True},
-            {"Type": "bind", "Source": str(place / "door"), "Target": DOOR},
-            *(
-                {
-                    "Type": "bind",
-                    "Source": str(place / "etc" / name),
-                    "Target": f"/etc/{name}",
-                    "ReadOnly": True,
-                }
-                for name in etc_files(engine)
-            ),
+            *mounts,
+            *(_bind(place / "etc" / name, f"/etc/{name}", ro=True) for name in etc_files(engine)),
         ],
     }
     if limits.memory:
@@ -138,7 +234,7 @@ def container(
         "Image": image_id,
         "User": engine.user,
         "Hostname": "sandbox",
-        "WorkingDir": ROOT,
+        "WorkingDir": "/",
         "Env": [f"HOME={HOME}"],
         # It only has to be there: programs are started in it.
         "Entrypoint": ["sleep", "2147483647"],
@@ -155,9 +251,7 @@ def lay_out(place: Path, engine: Engine) -> None:
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         place.chmod(0o700)  # for what is below it is open to the user ids of containers
-        door, etc = place / "door", place / "etc"
-        door.mkdir(exist_ok=True)
-        door.chmod(0o777)
+        etc = place / "etc"
         etc.mkdir(exist_ok=True)
         for name, text in etc_files(engine).items():
             _keep(etc / name, text.encode())
@@ -190,14 +284,15 @@ def etc_files(engine: Engine) -> dict[str, str]:
     }
 
 
-def home_archive(engine: Engine) -> bytes:
-    """The home's directory, for a fresh volume is root's."""
+def volume_archive(engine: Engine) -> bytes:
+    """What is in a volume, as empty directories of the user's, for a fresh volume is root's."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        about = tarfile.TarInfo("home")
-        about.type, about.mode = tarfile.DIRTYPE, 0o700
-        about.uid, about.gid = engine.ids
-        tar.addfile(about)
+        for name in ("home", "workspace", "repositories", "agents", "rooms"):
+            about = tarfile.TarInfo(name)
+            about.type, about.mode = tarfile.DIRTYPE, 0o700
+            about.uid, about.gid = engine.ids
+            tar.addfile(about)
     return archive.getvalue()
 
 

@@ -20,7 +20,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -243,8 +243,7 @@ class LocalSandbox:
         self._place = Place(root, about.get("uid", 0))
         self.home, self.workspaces, self.repositories, self.agents = isolation.paths(self._place)
         self._users = users
-        self._settled = False
-        self._settling = asyncio.Lock()
+        self._settled, self._settling = False, asyncio.Lock()
         self._isolation = isolation
         self._max_spool = max_spool
         self._ports = ports
@@ -346,6 +345,7 @@ class LocalSandbox:
         port: int,
         path: str,
         *,
+        visible: Collection[str] = (),
         entrance: str = "",
         guard: Guard | None = None,
         strangers: bool = False,

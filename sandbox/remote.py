@@ -13,7 +13,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -73,8 +73,8 @@ class RemoteSandbox:
     it runs, or `start` has returned.
 
     port, host: where the supervisor's door listens in the box. socket: where it listens besides; a path
-    in the box, "": nowhere. inherited: names of the box's own environment that programs get too. ports: how
-    people reach other ones.
+    in the box, "": nowhere. directory: the supervisor's, "": in the home. inherited: names of the box's own
+    environment that programs get too. ports: how people reach other ones.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class RemoteSandbox:
         host: str = "0.0.0.0",  # noqa: S104
         inherited: tuple[str, ...] = (),
         socket: str = "",
+        directory: str = "",
         ports: RemotePorts | None = None,
     ) -> None:
         self.id: str = box.id
@@ -94,7 +95,7 @@ class RemoteSandbox:
         self._port = port
         self._ports = ports or RemotePorts()
         self._supervisor = RemoteSupervisor(
-            box, client, port=port, host=host, socket=socket, inherited=inherited
+            box, client, port=port, host=host, socket=socket, directory=directory, inherited=inherited
         )
         self.home: str = ""
         self.workspaces: str = ""
@@ -217,6 +218,7 @@ class RemoteSandbox:
         port: int,
         path: str,
         *,
+        visible: Collection[str] = (),
         entrance: str = "",
         guard: Guard | None = None,
         strangers: bool = False,

@@ -1,6 +1,7 @@
 """The way to the supervisor in a remote box: by its door, and by one shell command per call without it.
 
-    <home>/.sandpiper/programs/<hash>    our programs (sandbox/inside), once per version
+    <home>/.sandpiper, or where the provider says:
+                      programs/<hash>    our programs (sandbox/inside), once per version
                       processes/<key>    a kept process; beside them the door's own files
                       incoming           files on their way to their place
 
@@ -42,7 +43,8 @@ COMMAND_TIMEOUT = 60.0
 MAX_ANSWER = 16 << 20  # bytes; the supervisor gives 8 MB of output at most
 MARK = "x-sandpiper-door"  # on every answer that is the door's own
 
-# Where and as whom programs run, and whether ours are there. $1: their version; then environment names.
+# Where and as whom programs run, and whether ours are there. $1: their version; $2: our directory, "": in the
+# home; then environment names.
 # What short programs and transfers have left behind for a day, because the bot died meanwhile, goes.
 LOOK = """
 import glob, json, os, pwd, shutil, sys, time
@@ -52,7 +54,7 @@ try:
 except KeyError:
     user, home = str(uid), "/"
 home = os.path.realpath(os.environ.get("HOME") or home)
-own = os.path.join(home, ".sandpiper")
+own = sys.argv[2] or os.path.join(home, ".sandpiper")
 for name in ("incoming", "processes", "programs"):
     os.makedirs(os.path.join(own, name), 0o700, exist_ok=True)
 for path in glob.glob(own + "/processes/run-*") + glob.glob(own + "/incoming/*"):
@@ -62,10 +64,10 @@ for path in glob.glob(own + "/processes/run-*") + glob.glob(own + "/incoming/*")
     except OSError:
         pass  # another bot was faster
 print(json.dumps({
-    "home": home, "uid": uid, "user": user, "python": sys.version_info[:2],
+    "home": home, "own": own, "uid": uid, "user": user, "python": sys.version_info[:2],
     "path": os.environ.get("PATH") or os.defpath,
     "installed": os.path.isdir(os.path.join(own, "programs", sys.argv[1])),
-    "inherited": {name: os.environ[name] for name in sys.argv[2:] if name in os.environ},
+    "inherited": {name: os.environ[name] for name in sys.argv[3:] if name in os.environ},
 }))
 """
 # $1: an archive. $2: where its content goes, whole; somebody else may be faster.
@@ -91,10 +93,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What a box is like inside. path: its image's own PATH. inherited: of its environment, what programs
-    get too."""
+    """What a box is like inside. directory: ours. path: its image's own PATH. inherited: of its environment,
+    what programs get too."""
 
     home: str
+    directory: str
     uid: int
     user: str
     path: str
@@ -103,7 +106,7 @@ class Inside:
 
     @property
     def own(self) -> PurePosixPath:
-        return PurePosixPath(self.home, ".sandpiper")
+        return PurePosixPath(self.directory)
 
     @property
     def programs(self) -> PurePosixPath:
@@ -143,9 +146,11 @@ class RemoteSupervisor:
         port: int,
         host: str,
         socket: str = "",
+        directory: str = "",
         inherited: tuple[str, ...] = (),
     ) -> None:
         self._box = box
+        self._directory = directory
         self._inherited = inherited
         self._client = client
         self._listen = ("--host", host, "--port", str(port), "--socket", socket)
@@ -209,8 +214,11 @@ class RemoteSupervisor:
 
     async def _look(self) -> Inside:
         try:
-            output = await self.shell("python3", "-I", "-c", LOOK, programs_version(), *self._inherited)
-            said = _last_json(output, "home", "uid", "user", "path", "python", "installed", "inherited")
+            about = (programs_version(), self._directory, *self._inherited)
+            output = await self.shell("python3", "-I", "-c", LOOK, *about)
+            said = _last_json(
+                output, "home", "own", "uid", "user", "path", "python", "installed", "inherited"
+            )
         except CommandFailed as error:
             raise SandboxError(
                 f"The box {self._box.id} cannot run our programs: {error.what}",
@@ -220,7 +228,13 @@ class RemoteSupervisor:
             found = ".".join(map(str, said["python"]))
             raise SandboxError(f"The box {self._box.id} has Python {found}.", "Its image needs 3.9 or newer.")
         inside = Inside(
-            said["home"], said["uid"], said["user"], said["path"], programs_version(), said["inherited"]
+            home=said["home"],
+            directory=said["own"],
+            uid=said["uid"],
+            user=said["user"],
+            path=said["path"],
+            version=programs_version(),
+            inherited=said["inherited"],
         )
         if not said["installed"]:
             await persistently(lambda: self._install(inside))

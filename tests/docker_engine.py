@@ -270,6 +270,7 @@ class DockerEngine:
             self.volumes[name] = {
                 "Name": name,
                 "Driver": "local",
+                "Mountpoint": str(self._data(name)),
                 "CreatedAt": created,
                 "Labels": asked["Labels"],
             }
@@ -308,7 +309,8 @@ class DockerEngine:
             raise Refused(400, f"Invalid container name ({name})")
         if name in self.containers:
             raise Refused(409, f'Conflict. The container name "/{name}" is already in use')
-        if asked["Image"] not in self.images and asked["Image"] not in self.images.values():
+        in_use = [container.config["Image"] for container in self.containers.values()]
+        if asked["Image"] not in (*self.images, *self.images.values(), *in_use):
             raise Refused(404, f"No such image: {asked['Image']}")
         host = asked["HostConfig"]
         if host.get("Runtime", "runc") not in ("runc", "runsc"):
@@ -391,6 +393,9 @@ class DockerEngine:
             "/etc/alternatives",
             "/etc/alternatives",
         ]
+        for path, options in host["Tmpfs"].items():
+            if path not in ("/tmp", "/var/tmp"):
+                words += ["--perms", options.partition("mode=")[2][:4], "--tmpfs", path]
         for mount in host["Mounts"]:
             source = self._data(mount["Source"]) if mount["Type"] == "volume" else mount["Source"]
             words += ["--ro-bind" if mount.get("ReadOnly") else "--bind", str(source), mount["Target"]]

@@ -43,7 +43,7 @@ PLACES: Mapping[str, str | tuple[str, ...]] = {
     "procrastinate": "storage/",
     "daytona": "sandbox/daytona",
     "e2b": "sandbox/e2b.py",
-    "aiodocker": "sandbox/docker.py",
+    "aiodocker": "sandbox/engine.py",
     "docker": "sandbox/registry_login.py",
 }
 

@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -636,6 +636,7 @@ class HostSandbox:
         port: int,
         path: str,
         *,
+        visible: Collection[str] = (),
         entrance: str = "",
         guard: Guard | None = None,
         strangers: bool = False,

@@ -69,9 +69,9 @@ async def yard(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Yard]:
 async def test_a_turn_becomes_a_pull_request(yard: Yard) -> None:
     root = yard.rig.mention(WORK.format("first"))
     assert "+first" in await yard.rig.diff(await yard.rig.final(root))
-    (asked,) = yard.engine.created
-    assert set(asked["Labels"].values()) >= {"sandpiper", "agent", "slack:T_ACME"}
-    assert asked["HostConfig"]["PidsLimit"] == 500
+    whole, *rooms = yard.engine.created
+    assert set(whole["Labels"].values()) >= {"sandpiper", "agent", "slack:T_ACME"}
+    assert rooms and all(asked["HostConfig"]["PidsLimit"] == 500 for asked in (whole, *rooms))
 
 
 async def test_a_reply_steers_the_turn(yard: Yard) -> None:
@@ -80,6 +80,20 @@ async def test_a_reply_steers_the_turn(yard: Yard) -> None:
     told = yard.rig.reply(root, "make it blue")
     await yard.rig.final(root)
     await yard.witness.once(root, commits=["Add steered"], told=[told])
+
+
+async def test_ben_who_steers_one_thread_of_anas_reads_nothing_of_another(yard: Yard) -> None:
+    r = yard.rig
+    other = r.mention("!run echo s3cret >hers.txt; find / -name hers.txt 2>/dev/null\n!answer It is there.")
+    assert "It is there." in (await r.final(other)).shown
+    root = r.mention("!wait\n!answer Done.")
+    await r.shows(root, "Waiting for a message")
+    find = "find / -name hers.txt -exec cat {} + 2>/dev/null; cat /sandbox/workspace/*/*/hers.txt || true"
+    told = r.reply(root, f"!run {find}", by="U_BEN")
+    await r.final(root)
+    await yard.witness.once(root, commits=[], told=[told])
+    agents = r.thread(root)
+    assert "s3cret" not in str([post.blocks for post in agents]) and "hers.txt" in r.picture(root)
 
 
 async def test_a_host_that_is_refused_is_told_in_the_thread(yard: Yard) -> None:

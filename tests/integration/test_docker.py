@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import copy
 import json
 import os
 import resource
@@ -28,8 +29,10 @@ from bot.errors import (
 )
 from bot.models import Launch, SandboxState
 from sandbox.cgroups import Limits
-from sandbox.container import DOOR, HOME, OUT, ROOT, Engine
-from sandbox.docker import DockerBox, DockerProvider, DockerSandbox, docker_provider
+from sandbox.container import AGENTS, DOOR, HOME, OUT, OWN, ROOT, Engine
+from sandbox.container_box import VolumeBox
+from sandbox.container_sandbox import DockerSandbox
+from sandbox.docker import DockerProvider, docker_provider
 from sandbox.remote_supervisor import persistently
 from sandbox.unix_door import connect
 from tests.docker_engine import IMAGE, DockerEngine
@@ -67,8 +70,8 @@ async def sandbox(provider: DockerProvider) -> DockerSandbox:
 
 
 @pytest.fixture
-def box(provider: DockerProvider, sandbox: DockerSandbox) -> DockerBox:
-    return DockerBox(provider, sandbox.id, sandbox.labels)
+def box(provider: DockerProvider, sandbox: DockerSandbox) -> VolumeBox:
+    return provider.volume_box(sandbox.id, sandbox.labels)
 
 
 async def sh(sandbox: DockerSandbox, script: str) -> str:
@@ -97,11 +100,40 @@ async def test_a_container_has_no_rights_no_network_and_nothing_of_the_machine(
     place = directory / sandbox.id
     assert host["Mounts"] == [
         {"Type": "volume", "Source": sandbox.id, "Target": ROOT},
-        {"Type": "bind", "Source": str(place / "out" / "box"), "Target": OUT, "ReadOnly": True},
-        {"Type": "bind", "Source": str(place / "door"), "Target": DOOR},
-        {"Type": "bind", "Source": str(place / "etc" / "passwd"), "Target": "/etc/passwd", "ReadOnly": True},
-        {"Type": "bind", "Source": str(place / "etc" / "group"), "Target": "/etc/group", "ReadOnly": True},
+        mount(place / "out" / "box", OUT, ReadOnly=True),
+        mount(place / "etc" / "passwd", "/etc/passwd", ReadOnly=True),
+        mount(place / "etc" / "group", "/etc/group", ReadOnly=True),
     ]
+
+
+def mount(source: Path, target: str, **more: bool) -> dict[str, Any]:
+    return {"Type": "bind", "Source": str(source), "Target": target, **more}
+
+
+async def test_a_room_is_a_container_like_it_that_shows_what_its_programs_may_see(
+    engine: DockerEngine, sandbox: DockerSandbox, directory: Path
+) -> None:
+    mine, bare = f"{sandbox.workspaces}/s1", f"{sandbox.repositories}/7.git"
+    await sandbox.run(Launch(("true",), sandbox.home, visible=(mine, bare)))
+    whole, asked = engine.created
+    place, data = directory / sandbox.id, Path(engine.volumes[sandbox.id]["Mountpoint"])
+    host = asked["HostConfig"]
+    room = host["Mounts"][4]["Source"].rpartition("/")[2]
+    assert host["Mounts"] == [
+        mount(data / "home", HOME),
+        mount(data / "agents", AGENTS, ReadOnly=True),
+        mount(data / "repositories" / "7.git", bare),
+        mount(data / "workspace" / "s1", mine),
+        mount(data / "rooms" / room, OWN),
+        mount(place / "out" / "box", OUT, ReadOnly=True),
+        mount(place / "doors" / room, DOOR),
+        mount(place / "etc" / "passwd", "/etc/passwd", ReadOnly=True),
+        mount(place / "etc" / "group", "/etc/group", ReadOnly=True),
+    ]
+    asked, whole = copy.deepcopy(asked), copy.deepcopy(whole)
+    for about in (asked, whole):
+        del about["HostConfig"]["Mounts"], about["Labels"]
+    assert asked == whole
 
 
 async def test_no_secret_and_nothing_of_the_bots_environment_is_in_a_container(
@@ -114,8 +146,7 @@ async def test_no_secret_and_nothing_of_the_bots_environment_is_in_a_container(
         orphan_after=60,
     )
     assert (await process.read(1, 0, ack=0, wait=20)).data == b"s3cret"
-    (asked,) = engine.created
-    assert asked["Env"] == [f"HOME={HOME}"]
+    assert [asked["Env"] for asked in engine.created] == [[f"HOME={HOME}"]] * 2
     assert all("s3cret" not in json.dumps(one.asked) for one in engine.executions.values())
     names = await sh(sandbox, "tr '\\0' '\\n' </proc/1/environ | cut -d= -f1")
     assert not {name for name in os.environ if name.startswith("SANDPIPER")} & set(names.split())
@@ -215,14 +246,15 @@ async def test_new_settings_hold_from_the_next_start(
     )
     again = await changed.get(sandbox.id)
     await again.start()
-    assert len(engine.created) == 1, "a container that runs is left alone"
+    await sh(again, "true")
+    assert len(engine.created) == 2, "containers that run are left alone"
     await again.stop()
     await again.start()
-    assert [one["HostConfig"].get("Memory") for one in engine.created] == [None, 1 << 30]
     assert await sh(again, "cat ~/note") == "kept"
+    assert [one["HostConfig"].get("Memory") for one in engine.created] == [None, None, 1 << 30, 1 << 30]
     await again.stop()
     await again.start()
-    assert len(engine.created) == 2
+    assert len(engine.created) == 4, "the one with the volume is as the settings say"
     await changed.close()
 
 
@@ -259,17 +291,17 @@ def no_room() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_full_disk_takes_no_file_from_a_container(box: DockerBox) -> None:
+async def test_a_full_disk_takes_no_file_from_a_container(box: VolumeBox) -> None:
     passwd = box.place / "etc" / "passwd"
     kept, inode = passwd.read_text(), passwd.stat().st_ino
     with no_room():
-        await box.touch(60)
+        await box.way_out(())
     assert (passwd.read_text(), passwd.stat().st_ino) == (kept, inode)
     passwd.write_text("of an earlier release")
     with no_room(), pytest.raises(SandboxError, match=r"cannot be written: .*SANDPIPER_DATA_DIR"):
-        await box.touch(60)
+        await box.way_out(())
     assert passwd.read_text() == "of an earlier release"
-    await box.touch(60)
+    await box.way_out(())
     assert passwd.read_text() == kept
     assert sorted(path.name for path in passwd.parent.iterdir()) == ["group", "passwd"]
 
@@ -389,8 +421,8 @@ async def test_the_door_is_not_left_for_a_link_that_the_agent_puts_in_its_place(
         writer.close()
 
     service = await asyncio.start_unix_server(other, tmp_path / "other.sock")
-    door = directory / sandbox.id / "door" / "sock"
     assert await sh(sandbox, "echo before") == "before"
+    (door,) = (directory / sandbox.id / "doors").glob("*/sock")
     door.unlink()
     door.symlink_to(tmp_path / "other.sock")
     assert await sh(sandbox, "echo after") == "after"
@@ -547,7 +579,7 @@ async def test_a_login_that_is_missing_or_wrong_is_told_with_its_mend(
     engine.closed[PRIVATE] = ("ana", "pa:ss")
     provider = DockerProvider(directory, Engine(engine.url, PRIVATE), allow=())
     with pytest.raises(SandboxError, match=f"pull access denied.*{words}") as refused:
-        await provider.image()
+        await provider.engine.image()
     assert "wrong" not in str(refused.value)
     await provider.close()
 
@@ -560,7 +592,7 @@ async def test_a_login_at_docker_hub_is_good_for_its_own_images_too(
     engine.registry["docker.io/library/box:3"] = engine.registry["box:3"] = "sha256:" + "3" * 64
     engine.closed["docker.io/library/box:3"] = ("ana", "pa:ss")
     provider = DockerProvider(directory, Engine(engine.url, "box:3"), allow=())
-    assert await provider.image() == "sha256:" + "3" * 64
+    assert await provider.engine.image() == "sha256:" + "3" * 64
     await provider.close()
 
 
@@ -683,7 +715,7 @@ async def test_a_fresh_sandbox_has_a_home_whatever_call_failed(
     ],
 )
 async def test_a_command_whose_connection_is_lost_says_nothing_of_the_box(
-    engine: DockerEngine, box: DockerBox, what: str, fault: int | str
+    engine: DockerEngine, box: VolumeBox, what: str, fault: int | str
 ) -> None:
     engine.faults = [(what, fault)]
     with pytest.raises(SandboxUnreachable):
@@ -692,7 +724,7 @@ async def test_a_command_whose_connection_is_lost_says_nothing_of_the_box(
 
 
 async def test_a_file_that_was_cut_off_is_not_taken_for_whole(
-    engine: DockerEngine, box: DockerBox, tmp_path: Path
+    engine: DockerEngine, box: VolumeBox, tmp_path: Path
 ) -> None:
     await box.upload(b"x" * 200_000, f"{HOME}/file")
     engine.faults = [("POST /exec/", -100_000)]
@@ -702,10 +734,10 @@ async def test_a_file_that_was_cut_off_is_not_taken_for_whole(
     assert (tmp_path / "copy").read_bytes() == b"x" * 200_000
 
 
-async def test_a_sandbox_that_is_stopped_or_gone_in_mid_call_says_so(box: DockerBox) -> None:
+async def test_a_sandbox_that_is_stopped_or_gone_in_mid_call_says_so(box: VolumeBox) -> None:
     # While it is deleted, its container goes first.
     for end, errors in ((box.stop, SandboxNotRunning), (box.delete, (SandboxNotRunning, SandboxGone))):
-        await box.start()
+        await box.start(())
         await box.run("rm -f ~/here", timeout=20)
         # The stream of a command can end before the engine says that its container has.
         call = persistently(lambda: box.run("echo here >~/here; sleep 600", timeout=60))
@@ -720,17 +752,17 @@ async def test_a_sandbox_that_is_stopped_or_gone_in_mid_call_says_so(box: Docker
         await box.run("true", timeout=20)
 
 
-async def test_what_a_command_leaves_running_is_not_waited_for(box: DockerBox) -> None:
+async def test_what_a_command_leaves_running_is_not_waited_for(box: VolumeBox) -> None:
     async with asyncio.timeout(30):
         said = await box.run("sleep 60 & echo done", timeout=60)
     assert (said.code, said.output) == (0, "done\n")
 
 
-async def test_a_command_that_takes_too_long(box: DockerBox) -> None:
+async def test_a_command_that_takes_too_long(box: VolumeBox) -> None:
     with pytest.raises(SandboxUnreachable, match=r"longer than 0\.5 s"):
         await box.run("sleep 60", timeout=0.5)
 
 
-async def test_a_full_disk_is_told_of_the_file(engine: DockerEngine, box: DockerBox) -> None:
+async def test_a_full_disk_is_told_of_the_file(engine: DockerEngine, box: VolumeBox) -> None:
     with pytest.raises(SandboxError, match="could not be written"):
         await box.upload(b"x", "/usr/file")

@@ -15,7 +15,8 @@ import pytest
 from bot.models import Launch
 from sandbox.cgroups import Limits
 from sandbox.container import Engine
-from sandbox.docker import DockerProvider, DockerSandbox
+from sandbox.container_sandbox import DockerSandbox
+from sandbox.docker import DockerProvider
 from tests.docker_engine import LIVE_HOST, LIVE_IMAGE
 
 pytestmark = [

@@ -1,0 +1,261 @@
+"""Sessions of one person in Docker: each in a room of its own, that shows nothing of the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bot.errors import ProcessGone, SandboxError, SandboxNotRunning
+from bot.models import Launch, SandboxState
+from sandbox.container import Engine, Room, reaching, showing
+from sandbox.container_box import RoomBox
+from sandbox.container_sandbox import DockerSandbox
+from sandbox.docker import DockerProvider
+from sandbox.process import KeptProcess
+from tests.docker_engine import IMAGE, DockerEngine
+
+pytest.importorskip("aiodocker", reason="the extra `docker` is not installed")
+
+ALL = "/sandbox"
+# Ways of a program to what is another session's: each line of its output is one that led there.
+ATTACK = f"""
+word=s3; word=${{word}}cret
+try() {{ out=$(eval "$1" 2>/dev/null); case $out in *"$word"*) echo "$1" ;; esac; }}
+try 'cat {ALL}/workspace/theirs/note'
+try 'cat {ALL}/repositories/2.git/note'
+try 'find / -name note -exec cat {{}} +'
+try 'ln -sfn {ALL}/workspace/theirs ~/link; cat ~/link/note'
+try 'ln -sfn ../../workspace/theirs .; cat theirs/note'
+try 'cat /proc/[0-9]*/root{ALL}/workspace/theirs/note'
+try 'cat /proc/[0-9]*/cwd/note'
+try 'cat /proc/[0-9]*/environ | tr "\\0" "\\n"'
+try 'cat /proc/[0-9]*/cmdline | tr "\\0" "\\n"'
+try 'cat {ALL}/rooms/*/processes/*/stdout'
+try 'cat /run/sandpiper/own/processes/*/stdout'
+try 'cat /tmp/note /dev/shm/note /var/tmp/note'
+true
+"""
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
+    engine = DockerEngine(tmp_path / "engine")
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+async def provider(engine: DockerEngine, tmp_path: Path) -> AsyncIterator[DockerProvider]:
+    provider = DockerProvider(tmp_path / "docker", Engine(engine.url, IMAGE), allow=())
+    yield provider
+    for sandbox in await provider.find({}):
+        await sandbox.delete()
+    await provider.close()
+
+
+@pytest.fixture
+async def sandbox(provider: DockerProvider) -> DockerSandbox:
+    return await provider.create({"person": "ana"})
+
+
+def theirs(sandbox: DockerSandbox) -> tuple[str, str]:
+    return f"{sandbox.workspaces}/theirs", f"{sandbox.repositories}/2.git"
+
+
+def mine(sandbox: DockerSandbox) -> tuple[str, str]:
+    return f"{sandbox.workspaces}/mine", f"{sandbox.repositories}/1.git"
+
+
+async def sh(sandbox: DockerSandbox, script: str, visible: tuple[str, ...] = ()) -> str:
+    launch = Launch(("sh", "-c", script), cwd=visible[0] if visible else sandbox.home, visible=visible)
+    result = await sandbox.run(launch)
+    assert result.code == 0, result.err.decode()
+    return result.out.decode().strip()
+
+
+async def at_work(sandbox: DockerSandbox) -> KeptProcess:
+    """The other session: its files, and an agent that runs and has a key."""
+    script = 'for d in . "$1" /tmp /var/tmp /dev/shm; do echo s3cret >$d/note; done; echo s3cret; sleep 600'
+    visible = theirs(sandbox)
+    launch = Launch(
+        ("sh", "-c", script, "s3cret", visible[1]), visible[0], secrets={"KEY": "s3cret"}, visible=visible
+    )
+    process = await sandbox.spawn("agent", launch, fence=1, orphan_after=600)
+    assert (await process.read(1, 0, ack=0, wait=30)).data == b"s3cret\n"
+    return process
+
+
+async def test_no_way_leads_from_one_session_to_another(sandbox: DockerSandbox, tmp_path: Path) -> None:
+    await at_work(sandbox)
+    assert await sh(sandbox, ATTACK, theirs(sandbox)), "the attack finds what is there"
+    for visible in (mine(sandbox), ()):
+        assert await sh(sandbox, ATTACK, visible) == ""
+    for path in (f"{mine(sandbox)[0]}/theirs/note", f"{sandbox.home}/link/note"):  # links that it has left
+        with pytest.raises(SandboxError):
+            await sandbox.download(path, tmp_path / "note", limit=100)
+
+
+async def test_one_session_reaches_no_socket_of_another(sandbox: DockerSandbox) -> None:
+    await at_work(sandbox)
+    found = "find / -type s 2>/dev/null; cut -c 57- /proc/net/unix; cut -c 1-40 /proc/net/tcp"
+    sockets = (await sh(sandbox, found, mine(sandbox))).splitlines()
+    processes = {line.split("/")[5] for line in sockets if "/own/processes/" in line}
+    assert all(name.startswith("run-") for name in processes), processes
+
+
+async def test_the_home_is_of_all_and_installed_agents_are_changed_by_who_installs(
+    sandbox: DockerSandbox,
+) -> None:
+    await sh(sandbox, "echo logged in >~/login", theirs(sandbox))
+    assert await sh(sandbox, "cat ~/login", mine(sandbox)) == "logged in"
+    install = Launch(
+        ("sh", "-c", 'ls -A ~; echo pinned >"$1/agent"; ls -d /sandbox/*', "sh", sandbox.agents),
+        sandbox.home,
+        installs=True,
+    )
+    done = await sandbox.run(install)
+    assert done.out.decode().split() == ["/sandbox/agents", "/sandbox/home"], done.err
+    change = f"cat {sandbox.agents}/agent; ! echo changed >{sandbox.agents}/agent"
+    assert await sh(sandbox, change, mine(sandbox)) == "pinned"
+
+
+async def test_a_sandbox_that_is_started_again_has_its_sessions_files_and_none_of_their_programs(
+    engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider
+) -> None:
+    process = await at_work(sandbox)
+    await sandbox.stop()
+    assert list(engine.containers) == [sandbox.id], "rooms are made anew"
+    await sandbox.start()
+    assert await sh(sandbox, "cat note", theirs(sandbox)) == "s3cret"
+    again = await (await provider.get(sandbox.id)).attach("agent", fence=1)
+    for one in (process, again):
+        assert not (await one.status()).running
+    with pytest.raises(ProcessGone):
+        await sandbox.attach("nobody", fence=1)
+
+
+async def test_a_room_whose_container_was_killed_is_made_again(
+    engine: DockerEngine, sandbox: DockerSandbox
+) -> None:
+    process = await at_work(sandbox)
+    (name,) = set(engine.containers) - {sandbox.id}
+    await engine._end(engine.containers[name])
+    assert await sandbox.state() is SandboxState.RUNNING
+    assert not (await process.status()).running
+    assert await sh(sandbox, "cat note", theirs(sandbox)) == "s3cret"
+
+
+async def test_two_bots_that_want_a_room_make_one(
+    engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider
+) -> None:
+    again = await provider.get(sandbox.id)
+    said = await asyncio.gather(*(sh(one, "echo on", mine(sandbox)) for one in (sandbox, again)))
+    assert said == ["on", "on"] and len(engine.containers) == 2
+
+
+@pytest.mark.parametrize("fault", ["drop", "lose", 500])
+@pytest.mark.parametrize("what", ["POST /containers/create", "POST /containers/.*/start", "GET /volumes/"])
+async def test_making_a_room_bears_a_lost_connection(
+    engine: DockerEngine, sandbox: DockerSandbox, what: str, fault: int | str
+) -> None:
+    engine.faults = [(what, fault)]
+    assert await sh(sandbox, "echo on", mine(sandbox)) == "on"
+    assert not engine.faults
+
+
+async def test_a_stopped_sandbox_gets_no_room(
+    engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider
+) -> None:
+    await sandbox.stop()
+    volume = provider.volume_box(sandbox.id, {})
+    for begin in (RoomBox(provider.engine, volume, Room(), ()).start(), sh(sandbox, "true", mine(sandbox))):
+        with pytest.raises(SandboxNotRunning):
+            await begin
+    assert list(engine.containers) == [sandbox.id]
+
+
+async def test_a_room_is_put_away_when_nothing_ran_in_it_for_an_hour(
+    engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider
+) -> None:
+    process = await at_work(sandbox)
+    await sh(sandbox, "true", mine(sandbox))
+    volume = provider.volume_box(sandbox.id, {})
+    older = "find /run/sandpiper/own/processes -exec touch -d '2 hours ago' {} +"
+
+    async def rooms() -> int:
+        await volume.tidy()
+        return len(engine.containers) - 1
+
+    assert await rooms() == 2
+    for room in await volume.rooms():
+        await room.run(older, timeout=20)
+    assert await rooms() == 1 and (await process.status()).running
+    await process.signal("KILL")
+    while not (await process.read(1, 7, ack=7, wait=20)).eof:
+        pass
+    async with asyncio.timeout(30):
+        while await rooms():
+            for room in await volume.rooms():
+                await room.run(older, timeout=20)
+
+
+async def test_a_sandbox_of_an_earlier_release_is_made_anew_with_its_work(
+    engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider
+) -> None:
+    """All was in the home then, and programs ran in the container of the whole volume."""
+    home = Path(engine.volumes[sandbox.id]["Mountpoint"]) / "home"
+    for path in (
+        "workspace/mine/note",
+        "repositories/1.git/HEAD",
+        ".sandpiper/programs/old",
+        ".claude/login",
+    ):
+        (home / path).parent.mkdir(parents=True)
+        (home / path).write_text(path)
+    (home / "workspace" / "evil").symlink_to("/etc")
+    engine.containers[sandbox.id].config["Labels"] = {}
+    again = await provider.get(sandbox.id)
+    assert await again.state() is SandboxState.STOPPED
+    await again.start()
+    look = "cat note ~/workspace/mine/note ../../repositories/1.git/HEAD ~/.claude/login; ls ~/.sandpiper"
+    said = await sh(again, look, mine(again))
+    assert said == "workspace/mine/noteworkspace/mine/noterepositories/1.git/HEAD.claude/login"
+    assert await sh(again, "ls -A", (f"{again.workspaces}/evil",)) == "", "a link is not taken along"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc",
+        "/sandbox/home",
+        "/sandbox/workspace",
+        "/sandbox/workspace/..",
+        "/sandbox/workspace/a/b",
+        "/sandbox/workspace/.x",
+    ],
+)
+def test_what_cannot_be_shown(path: str) -> None:
+    with pytest.raises(SandboxError, match="cannot be shown"):
+        showing(path)
+
+
+def test_where_a_path_is_reached() -> None:
+    assert (
+        reaching("/sandbox/workspace/a/b/c")
+        == reaching("/sandbox/workspace/a/d")
+        == Room(("/sandbox/workspace/a",))
+    )
+    assert reaching("/sandbox/home/a") == Room()
+    for path in (
+        "/tmp/a",
+        "/sandbox/home",
+        "/sandbox/workspace/a",
+        "/sandbox/home/../workspace/a/b",
+        "/sandbox/rooms/a/b",
+    ):
+        with pytest.raises(SandboxError, match="not kept"):
+            reaching(path)

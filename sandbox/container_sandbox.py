@@ -43,7 +43,7 @@ from sandbox.remote_ports import RemotePorts
 from sandbox.remote_supervisor import persistently
 
 WHERE_FOR = 30 * 86400  # seconds
-IDLE_LOOK = 600.0  # seconds between two looks for rooms that nobody uses
+IDLE_LOOK = 600.0
 
 # Version 2 of control groups, and version 1.
 KILLS = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null; true"
@@ -61,6 +61,21 @@ class Services:
         """What the operator named, and these."""
         self.led.update(more)
         return tuple(f"127.0.0.1:{port}" for port in dict.fromkeys((*self._ports, *more)))
+
+
+class Look:
+    """When each sandbox was last looked through for rooms that nobody uses. every: seconds between two."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._last: dict[str, float] = {}
+
+    def due(self, id: str) -> bool:
+        now = time.monotonic()
+        if now < self._last.setdefault(id, now) + self._every:
+            return False
+        self._last[id] = now
+        return True
 
 
 class RoomSandbox(RemoteSandbox):
@@ -105,6 +120,7 @@ class DockerSandbox:
         client: httpx.AsyncClient,
         ports: RemotePorts,
         services: Services,
+        look: Look,
     ) -> None:
         self.id = volume.id
         self.labels: Mapping[str, str] = volume.labels
@@ -113,9 +129,9 @@ class DockerSandbox:
         self._client = client
         self._ports = ports
         self._services = services
+        self._look = look
         self._where = volume.place / "where"
         self._rooms: dict[Room, RoomSandbox] = {}
-        self._looked = time.monotonic()
 
     # its life
 
@@ -143,8 +159,7 @@ class DockerSandbox:
         if await self.state() is not SandboxState.RUNNING:
             return
         await self._volume.way_out(self._services.addresses())
-        if time.monotonic() > self._looked + IDLE_LOOK:
-            self._looked = time.monotonic()
+        if self._look.due(self.id):
             await self._volume.tidy()
 
     # what is done in it

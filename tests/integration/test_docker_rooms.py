@@ -50,7 +50,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
 
 @pytest.fixture
 async def provider(engine: DockerEngine, tmp_path: Path) -> AsyncIterator[DockerProvider]:
-    provider = DockerProvider(tmp_path / "docker", Engine(engine.url, IMAGE), allow=())
+    provider = DockerProvider(tmp_path / "docker", Engine(engine.url, IMAGE), allow=(), look_every=0)
     yield provider
     for sandbox in await provider.find({}):
         await sandbox.delete()
@@ -187,7 +187,7 @@ async def test_a_room_is_put_away_when_nothing_ran_in_it_for_an_hour(
     older = "find /run/sandpiper/own/processes -exec touch -d '2 hours ago' {} +"
 
     async def rooms() -> int:
-        await volume.tidy()
+        await (await provider.get(sandbox.id)).touch(60)
         return len(engine.containers) - 1
 
     assert await rooms() == 2

@@ -23,7 +23,7 @@ from bot.core import Core, Policy
 from bot.doctor import Result, examine
 from bot.doctor_checks import CHECKS
 from bot.driver import Deadlines
-from bot.errors import ForgeError, SettingsError, SurfaceBusy
+from bot.errors import ForgeError, SandpiperError, SettingsError, SurfaceBusy
 from bot.hooks import HookSeconds
 from bot.losses import Losses
 from bot.models import Caps
@@ -126,6 +126,16 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
         dispatcher = QueueDispatcher()
         store = await SqliteStore.open(settings.data_dir, clock, dispatcher)
         stack.push_async_callback(store.close)
+        waiting_for = {"github", "slack"} if settings.slack_on else {"github"}
+        ready: list[Core] = []
+
+        async def obey(do: str, id: str, yes: bool) -> str:
+            if not ready:
+                who = " and ".join(sorted(waiting_for))
+                raise SandpiperError(f"The bot is being started, and waits for {who}.", "Ask again later.")
+            return await ready[0].operators.obey(do, id, yes=yes)
+
+        await stack.enter_async_context(operators_door(settings.data_dir, obey))
         agents, programs = agents_of(settings)
         git_seconds = policy.deadlines.git
         mirrors = Mirrors(settings.data_dir / "mirrors", settings.github.web_url, git_seconds)
@@ -152,7 +162,6 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
         stack.push_async_callback(app.close)
 
         # Stored from here on, whoever is away: GitHub sends an event once.
-        waiting_for = {"github", "slack"} if settings.slack_on else {"github"}
         secret = settings.github.webhook_secret.get_secret_value()
         routes = [Webhooks(store.accept, secret, settings.github.app_id, clock.now).route]
         slack_door = Later(SLACK_PATH)
@@ -167,7 +176,6 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
         web = WebServer(application(routes, health), settings.web.host, settings.web.port)
         await web.start()
         stack.push_async_callback(web.stop)
-
         ourselves = await _patiently("GitHub", lambda: app.introduce(settings.github.label))
         waiting_for.discard("github")
         repositories = Repositories(app, ourselves)
@@ -200,9 +208,7 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
             secrets=settings.secrets(),
             certificates=settings.certificates(),
         )
-        obey = core.operators.obey
-        door = operators_door(settings.data_dir, lambda do, id, yes: obey(do, id, yes=yes))
-        await stack.enter_async_context(door)
+        ready.append(core)
         log.info("sandpiper %s is ready: %s", VERSION, ", ".join(sorted(surfaces)))
         yield core
 

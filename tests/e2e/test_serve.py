@@ -15,6 +15,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from bot.errors import SandpiperError
+from handlers.operator import ask_the_bot
 from handlers.playground.demo import BOT, end_left_over
 from handlers.playground.playground import Playground, free_port
 from handlers.playground.slack_limits import NO_RATES
@@ -237,6 +239,8 @@ async def test_slack_that_is_unwell_at_the_start_is_waited_for(
         playground.slack.fail_next(method, trouble)
     async with starting(tmp_path, playground) as made:
         await waits_for(made, "slack")
+        with pytest.raises(SandpiperError, match=r"is being started, and waits for slack\."):
+            await ask_the_bot(tmp_path / "bot", "list", "", False)
         number = await label_an_issue(made)
         await waits_for(made)
         await is_answered(made, number)

@@ -12,6 +12,9 @@ from typing import NoReturn
 
 import pytest
 
+from bot.errors import ProviderUnavailable
+from bot.ports import Provider
+
 ROOT = Path(__file__).parents[1]
 NOBODY = 65534
 
@@ -24,6 +27,23 @@ def cannot_be_tested(reason: str) -> NoReturn:
     if REQUIRED:
         pytest.fail(f"SANDPIPER_TEST_SANDBOX=required, but: {reason}")
     pytest.skip(reason)
+
+
+_working: set[str] = set()
+
+
+async def must_work(provider: Provider, kind: str) -> None:
+    """Skip the test, or fail it where it is required, if boxes of this kind cannot be made here.
+
+    Trying that takes longer than many a test, so it is done once for each kind.
+    """
+    if kind in _working:
+        return
+    try:
+        await provider.check()
+    except ProviderUnavailable as error:
+        cannot_be_tested(str(error))
+    _working.add(kind)
 
 
 def passed_by_nobody(*words: object, within: float) -> bool:

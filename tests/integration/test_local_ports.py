@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.errors import ProviderUnavailable, SandboxError
+from bot.errors import SandboxError
 from bot.models import Launch
 from bot.ports import Process
 from sandbox.bubblewrap import Options
@@ -21,7 +21,7 @@ from sandbox.isolation import Bubblewrap, Isolation, Unisolated
 from sandbox.local import LocalProvider, LocalSandbox
 from sandbox.local_ports import LocalPorts
 from sandbox.port_ways import CONNECTIONS
-from tests.boxes import cannot_be_tested
+from tests.boxes import must_work
 
 # Runs a server and shares its port, as an agent would.
 SERVING = """
@@ -50,10 +50,7 @@ def serving(port: int) -> Launch:
 async def sandbox(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalSandbox]:
     isolation: Isolation = Unisolated() if request.param == "unsafe" else Bubblewrap(Options(), allow=())
     provider = LocalProvider(tmp_path / "sandboxes", isolation, ports=LocalPorts("127.0.0.1"))
-    try:
-        await provider.check()
-    except ProviderUnavailable as error:
-        cannot_be_tested(str(error))
+    await must_work(provider, request.param)
     sandbox = await provider.create({})
     yield sandbox
     await sandbox.delete()

@@ -10,14 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.errors import ProviderUnavailable, SandboxError
+from bot.errors import SandboxError
 from bot.models import Launch
 from bot.ports import Guard
 from sandbox.bubblewrap import PROXY_PORT, Options
 from sandbox.isolation import Bubblewrap
 from sandbox.local import LocalProvider, LocalSandbox
 from sandbox.local_ports import LocalPorts
-from tests.boxes import cannot_be_tested
+from tests.boxes import must_work
 
 PORT = 3000
 SERVER = """
@@ -51,10 +51,7 @@ def guard(seconds: float = 3600.0) -> Guard:
 async def sandbox(tmp_path: Path) -> AsyncIterator[LocalSandbox]:
     ports = LocalPorts("127.0.0.1")
     provider = LocalProvider(tmp_path / "sandboxes", Bubblewrap(Options(), allow=()), ports=ports)
-    try:
-        await provider.check()
-    except ProviderUnavailable as error:
-        cannot_be_tested(str(error))
+    await must_work(provider, "bubblewrap")
     sandbox = await provider.create({})
     yield sandbox
     await sandbox.delete()

@@ -16,7 +16,7 @@ from bot.programs import FOR_INSTALLING, Program, Programs
 from sandbox.bubblewrap import Options
 from sandbox.isolation import Bubblewrap
 from sandbox.local import LocalProvider
-from tests.boxes import cannot_be_tested
+from tests.boxes import cannot_be_tested, must_work
 from tests.npm_registry import NpmRegistry
 
 pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
@@ -39,10 +39,7 @@ async def provider(registry: NpmRegistry, tmp_path: Path) -> AsyncIterator[Local
     npm = Path(shutil.which("npm") or "").resolve()
     tools = () if npm.is_relative_to("/usr") else (npm.parents[3],)
     made = LocalProvider(tmp_path / "boxes", Bubblewrap(Options(tools=tools, loopback=(port,)), allow=()))
-    try:
-        await made.check()
-    except ProviderUnavailable as error:
-        cannot_be_tested(str(error))
+    await must_work(made, "bubblewrap")
     yield made
     await made.close()
 

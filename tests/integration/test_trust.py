@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bot.errors import ProviderUnavailable, SettingsError
+from bot.errors import SettingsError
 from bot.models import ExecResult, Launch
 from bot.settings import load
 from bot.trust import Trust, read_bundle, trust_it_ourselves
 from sandbox.local import LocalSandbox
-from tests.boxes import cannot_be_tested
+from tests.boxes import cannot_be_tested, must_work
 from tests.certificates import Authority, make_authority, serving
 from tests.integration.test_hooks import SETUP, has, row
 from tests.integration.test_workspace import answers
@@ -71,10 +71,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture
 async def box(tmp_path: Path) -> AsyncIterator[LocalSandbox]:
     provider = make(tmp_path / "sandboxes")
-    try:
-        await provider.check()
-    except ProviderUnavailable as error:
-        cannot_be_tested(str(error))
+    await must_work(provider, "bubblewrap")
     sandbox = await provider.create({})
     yield sandbox
     await sandbox.delete()

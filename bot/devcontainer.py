@@ -6,10 +6,11 @@ import json
 import re
 import shlex
 
-# Strings are matched first, so that what looks like a comment in one stays.
-_STRING = r'"(?:\\.|[^"\\])*"'
-_COMMENT = re.compile(rf"({_STRING})|//[^\n]*|/\*.*?\*/", re.DOTALL)
-_TRAILING_COMMA = re.compile(rf"({_STRING})|,(?=\s*[\]}}])", re.DOTALL)
+# Strings are matched first, so that what looks like a comment in one stays. Whoever writes the file may want
+# us to be long over it: nothing is looked at twice, and what has no end is one match up to the text's end.
+_STRING = r'"(?:[^"\\]++|\\.)*+"?'
+_COMMENT = re.compile(rf"({_STRING})|//[^\n]*+|/\*.*?\*/|(/\*.*+)", re.DOTALL)
+_TRAILING_COMMA = re.compile(rf"({_STRING})|,(?=\s*+[\]}}])", re.DOTALL)
 _FOLDER = re.compile(r"\$\{(?:local|container)WorkspaceFolder\}")
 
 
@@ -22,6 +23,8 @@ def command_of(text: str, name: str, directory: str) -> str:
         raise ValueError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON ({error.msg}, line {error.lineno})") from None
+    except ValueError:
+        raise ValueError("it has a number that is too long") from None
     if not isinstance(about, dict):
         raise ValueError("it is no JSON object")
     command = about.get(name)
@@ -31,7 +34,7 @@ def command_of(text: str, name: str, directory: str) -> str:
 
 
 def _kept(match: re.Match[str]) -> str:
-    return match[1] or " "
+    return match[match.lastindex] if match.lastindex else " "
 
 
 def _one(name: str, command: object, directory: str) -> str:

@@ -7,6 +7,7 @@ of it is shown and told; it ends no turn.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import shlex
@@ -30,6 +31,7 @@ from bot.workspace import Workspaces
 GRACE = 30.0  # seconds beyond the time of a hook, and of one before it that goes on without its caller
 TRIES = 2
 LATE = (124, 137)  # exit codes of `timeout`
+READING = 10.0  # seconds for what an agent may have written; other turns go on meanwhile
 SETUP, START = "setup", "start"
 COMMANDS = {SETUP: "postCreateCommand", START: "postStartCommand"}
 
@@ -97,7 +99,7 @@ class Hooks:
         asker = str(driver.turn.id)
         lines = await patiently(self._clock, lambda: self._workspaces.hooks(session, sandbox))
         where = "" if session.tree == TREE else f"{session.tree}/"
-        found, trouble = _found(lines, place.directory, started, self._seconds, where)
+        found, trouble = await _read(lines, place.directory, started, self._seconds, where)
         notes = list(trouble)
         for text in driver.untold(trouble):
             await driver.tell(text)
@@ -130,6 +132,16 @@ class Hooks:
         for notice in driver.untold([told]):
             await driver.tell(notice)
         return hook_failed(hook.title, how, last)
+
+
+async def _read(
+    lines: Sequence[str], directory: str, started: float, seconds: HookSeconds, where: str
+) -> tuple[list[_Hook], list[str]]:
+    try:
+        async with asyncio.timeout(READING):
+            return await asyncio.to_thread(_found, lines, directory, started, seconds, where)
+    except TimeoutError:
+        return [], [f"What {where}devcontainer.json wants run takes too long to read, so no hooks are run."]
 
 
 def _found(

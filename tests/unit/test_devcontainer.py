@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bot.devcontainer import command_of
+from bot.hook_scripts import MOST_CONFIG
 
 NAME = "postCreateCommand"
 
@@ -63,6 +64,8 @@ def test_the_folder_of_the_workspace_is_known() -> None:
         ("{", "no JSON"),
         ('{"a": "never closed', "no JSON"),
         ("[" * 100_000, "nested too deeply"),
+        ("{} /* never closed", "no JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "number"),
         ("[]", "no JSON object"),
         ('{"postCreateCommand": 7}', "neither a string"),
         ('{"postCreateCommand": ["a", 7]}', "neither a string"),
@@ -72,3 +75,15 @@ def test_the_folder_of_the_workspace_is_known() -> None:
 def test_what_is_wrong_is_said_in_words(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         command_of(text, NAME, "/")
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ['"', '\\"', "\\", "/", "/* ", "/**/", "//\n", ",", ", ", "[", '{"a":', "9"],
+    ids=repr,
+)
+def test_the_longest_file_that_is_read_holds_nobody_up_whatever_is_in_it(piece: str) -> None:
+    # Parts of a second, or, if the time grows with the square of the length, more than a test has.
+    for start in ("", '"', '{"postCreateCommand": "', "[1,"):
+        with pytest.raises(ValueError, match=r"^it "):
+            command_of((start + piece * MOST_CONFIG)[:MOST_CONFIG], NAME, "/")

@@ -39,10 +39,11 @@ QUICK := tests/test_architecture.py tests/unit
 quick: $(VENV)/dev
 	$(BIN)/pytest -q $(QUICK)
 
-# Two more at once than there are processors, for many tests wait: for programs, and for time that is real.
+# Three more at once than there are processors, for tests wait two thirds of their time: for programs, for the
+# disk, and for time that is real.
 test: $(VENV)/dev ## every test (ARGS= is passed on to pytest, CHECKED=1 leaves out those of make check)
 	@scripts/bubblewrap.sh wanted
-	$(BIN)/pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadfile --no-loadscope-reorder \
+	$(BIN)/pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 3)) --dist loadfile --no-loadscope-reorder \
 		$(if $(CHECKED),$(QUICK:%=--ignore=%)) $(ARGS)
 
 agents: $(VENV)/dev ## install the real agents that the tests drive, by npm, outside of the checkout

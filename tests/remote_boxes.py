@@ -199,8 +199,9 @@ def free_port() -> int:
 
 def remove_tree(root: Path) -> None:
     for directory, names, _ in os.walk(root):
-        for name in names:
-            Path(directory, name).chmod(stat.S_IRWXU)
+        for below in (Path(directory, name) for name in names):
+            if not below.is_symlink():  # where it leads is not the box's
+                below.chmod(stat.S_IRWXU)
     try:
         shutil.rmtree(root)
     except OSError as error:

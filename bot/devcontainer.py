@@ -11,6 +11,7 @@ import shlex
 _STRING = r'"(?:[^"\\]++|\\.)*+"?'
 _COMMENT = re.compile(rf"({_STRING})|//[^\n]*+|/\*.*?\*/|(/\*.*+)", re.DOTALL)
 _TRAILING_COMMA = re.compile(rf"({_STRING})|,(?=\s*+[\]}}])", re.DOTALL)
+MOST_COMMAND = 64 * 1024  # bytes; the system has room for twice as many in one argument
 _FOLDER = re.compile(r"\$\{(?:local|container)WorkspaceFolder\}")
 
 
@@ -29,8 +30,23 @@ def command_of(text: str, name: str, directory: str) -> str:
         raise ValueError("it is no JSON object")
     command = about.get(name)
     if isinstance(command, dict):
-        return _together([_one(name, each, directory) for each in command.values()])
-    return _one(name, command, directory)
+        script = _together([_one(name, each, directory) for each in command.values()])
+    else:
+        script = _one(name, command, directory)
+    _can_be_given(name, script)
+    return script
+
+
+def _can_be_given(name: str, script: str) -> None:
+    """As an argument, that is."""
+    try:
+        size = len(script.encode())
+    except UnicodeEncodeError:
+        size = -1
+    if size < 0 or "\0" in script:
+        raise ValueError(f"its {name} has a character that no program can be given")
+    if size > MOST_COMMAND:
+        raise ValueError(f"its {name} is longer than {MOST_COMMAND // 1024} KiB")
 
 
 def _kept(match: re.Match[str]) -> str:

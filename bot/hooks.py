@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from bot import hook_scripts as scripts
 from bot.devcontainer import command_of
 from bot.driver import Driver
-from bot.errors import SandboxUnreachable
+from bot.errors import SandboxError, SandboxGone, SandboxNotRunning, SandboxUnreachable
 from bot.events import ToolCall, ToolKind, ToolStatus
 from bot.last_words import LastWords
 from bot.models import TREE, ExecResult, Launch, Place, Session
@@ -123,6 +123,10 @@ class Hooks:
             how, last = _came_of(done, hook.seconds)
         except SandboxUnreachable:
             how, last = "could not be watched to its end: the sandbox did not answer", ""
+        except (SandboxGone, SandboxNotRunning):
+            raise
+        except SandboxError as error:
+            how, last = "could not be run", error.what
         failed = ToolStatus.FAILED if how else ToolStatus.COMPLETED
         title = f"{hook.title} {how}" if how else f"Ran {hook.title}"
         await driver.tell(replace(row, title=title, status=failed, result=last))

@@ -67,7 +67,9 @@ async def execute(
                 raise
     except BaseException as error:
         os.close(life)
-        if isinstance(error, OSError):
+        for outlet in outlets:
+            outlet.close()
+        if isinstance(error, OSError | ValueError):  # the latter of a NUL, or half a character
             raise SandboxError(f"A program in the sandbox cannot be started: {error}.") from error
         raise
     finally:
@@ -99,6 +101,10 @@ class Outlet:
 
     def __init__(self) -> None:
         self._read_end, self.write_end = os.pipe()
+
+    def close(self) -> None:
+        """Where nothing is to be collected."""
+        os.close(self._read_end)
 
     async def collect(self) -> bytes:
         reader = asyncio.StreamReader()

@@ -6,9 +6,11 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from bot.access import Allowlist
 from bot.core import Policy
-from bot.errors import SandboxUnreachable
+from bot.errors import SandboxError, SandboxGone, SandboxUnreachable
 from bot.hook_scripts import LOOK, RUN
 from bot.hooks import HookSeconds
 from bot.models import Launch, Outcome, SandboxState, Verb
@@ -193,6 +195,36 @@ async def test_a_sandbox_that_does_not_answer_about_a_hook_fails_the_hook_alone(
         assert "did not answer" in row(t, "hook:setup").title
 
 
+async def test_a_hook_that_the_sandbox_cannot_start_ends_no_turn(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    async def run(sandbox: HostSandbox, launch: Launch) -> None:
+        if launch.argv[2] == RUN:
+            raise SandboxError("A program in the sandbox cannot be started: too many processes.")
+
+    async with town(tmp_path, [does("true", heard=heard)], policy()) as t:
+        await has(t, SETUP, "true")
+        before_each_run(t, run)
+        await t.say("one")
+        assert (await t.final()).outcome is Outcome.ANSWERED
+        shown = row(t, "hook:setup")
+    assert shown.title == f"{SETUP} could not be run" and "too many processes" in shown.result
+    assert "too many processes" in heard[0]
+
+
+async def test_a_sandbox_that_is_gone_when_a_hook_is_to_run_ends_the_turn(tmp_path: Path) -> None:
+    async def run(sandbox: HostSandbox, launch: Launch) -> None:
+        if launch.argv[2] == RUN:
+            raise SandboxGone("The sandbox is not there any more.")
+
+    async with town(tmp_path, [answers], policy()) as t:
+        await has(t, SETUP, "true")
+        before_each_run(t, run)
+        await t.say("one")
+        final = await t.final()
+    assert final.outcome is Outcome.FAILED and "not there any more" in final.reason
+
+
 # The start
 
 
@@ -309,6 +341,22 @@ async def test_a_devcontainer_that_cannot_be_read_is_told_and_ends_nothing(tmp_p
         assert (await t.final()).outcome is Outcome.ANSWERED
         assert any("no JSON" in r.title for r in rows(t))
     assert "devcontainer.json" in heard[0] and "line 1" in heard[0]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["echo a\0b", "echo \ud800", ["echo", "a\0b"], "true # " + "x" * 100_000],
+    ids=["nul", "surrogate", "nul in a list", "long"],
+)
+async def test_a_devcontainers_command_that_no_program_can_be_given_is_told_and_ends_nothing(
+    tmp_path: Path, command: object
+) -> None:
+    async with town(tmp_path, [answers], policy()) as t:
+        await has(t, CONFIG, json.dumps({"postCreateCommand": command, "postStartCommand": "echo up"}))
+        await t.say("one")
+        assert (await t.final()).outcome is Outcome.ANSWERED
+        assert any("has no postCreateCommand for us" in r.title for r in rows(t))
+        assert row(t, "hook:start").result == "up"
 
 
 async def test_pipes_in_the_place_of_a_hooks_files_hold_nobody_up(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.devcontainer import command_of
+from bot.devcontainer import MOST_COMMAND, command_of
 from bot.hook_scripts import MOST_CONFIG
 
 NAME = "postCreateCommand"
@@ -70,6 +70,11 @@ def test_the_folder_of_the_workspace_is_known() -> None:
         ('{"postCreateCommand": 7}', "neither a string"),
         ('{"postCreateCommand": ["a", 7]}', "neither a string"),
         ('{"postCreateCommand": {"a": {"b": "c"}}}', "neither a string"),
+        (r'{"postCreateCommand": "echo a\u0000b"}', "no program can be given"),
+        (r'{"postCreateCommand": ["echo", "a\ud800"]}', "no program can be given"),
+        (r'{"postCreateCommand": {"a": "true", "b": "\udc80"}}', "no program can be given"),
+        ('{"postCreateCommand": "true # ' + "x" * MOST_COMMAND + '"}', "longer than 64 KiB"),
+        ('{"postCreateCommand": ["' + "','" * 20_000 + '"]}', "longer than 64 KiB"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(text: str, says: str) -> None:

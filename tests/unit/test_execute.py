@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.errors import SandboxError
 from sandbox.bubblewrap import Command
 from sandbox.execute import execute
 
@@ -23,6 +24,10 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_what_is_cancelled_while_it_is_started_is_gone_with_its_group(tmp_path: Path) -> None:
@@ -42,3 +47,11 @@ async def test_what_is_cancelled_while_it_is_started_is_gone_with_its_group(tmp_
     async with asyncio.timeout(30):
         while alive(int(left.read_text())):  # noqa: ASYNC110 another process ends
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("word", ["a\0b", "\ud800", "x" * 140_000], ids=["nul", "surrogate", "long"])
+async def test_an_argument_that_no_program_can_be_given_is_an_error_in_words(word: str) -> None:
+    before = descriptors()
+    with pytest.raises(SandboxError, match="cannot be started"):
+        await execute(lambda handover, life: Command(("echo", word)), stdin=b"", timeout=60)
+    assert descriptors() == before

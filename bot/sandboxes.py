@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from bot.errors import (
@@ -21,6 +20,7 @@ from bot.errors import (
 from bot.models import Person, Repository, SandboxKey, SandboxRow, SandboxState, Session
 from bot.patience import patiently
 from bot.ports import Clock, Provider, Sandbox, Store
+from bot.sandbox_holds import Holds
 from bot.timeline import span
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,6 @@ NO_ROOM = (
     "As many sandboxes run here as may at once, and all of them are at work.",
     "Try it again when a turn has ended. An operator can raise SANDPIPER_CAP_SANDBOXES.",
 )
-HOLD = 60.0  # seconds until another bot may take what this one holds, when this one has died
-HELD_POLL = 0.5
 OURSELVES = "sandpiper"  # who does what nobody asked for
 LOST = "Work that was not pushed is lost with the old one."
 
@@ -83,8 +81,7 @@ class Sandboxes:
         self.installation = installation
         self.ages = ages
         self._most = most
-        self._holder = secrets.token_hex(8)
-        self._locks: defaultdict[SandboxKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._holds = Holds(store, clock)
         self._rooms: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._coming: Counter[SandboxKey] = Counter()  # of turns, about to run
         self._in_use: Counter[str] = Counter()  # of turns that run, by their sandbox's id
@@ -96,34 +93,10 @@ class Sandboxes:
     def key(self, owner: Person) -> SandboxKey:
         return SandboxKey(self.installation, owner.tenant, owner.id, self._provider.name)
 
-    @asynccontextmanager
-    async def alone(self, key: SandboxKey) -> AsyncIterator[None]:
+    def alone(self, key: SandboxKey) -> AbstractAsyncContextManager[None]:
         """For whoever takes, makes or ends the sandbox of this key: inside, nobody else does, in any bot on
         this store."""
-        async with self._locks[key]:
-            while not await self._store.hold_sandbox(key, self._holder, HOLD):
-                await self._clock.sleep(HELD_POLL)
-            holding = asyncio.create_task(self._hold(key))
-            try:
-                yield
-            finally:
-                holding.cancel()
-                try:
-                    await self._store.release_sandbox(key, self._holder)
-                except StoreUnavailable as error:
-                    log.warning("another bot has to wait for a sandbox until the hold on it ends: %s", error)
-
-    async def _hold(self, key: SandboxKey) -> None:
-        """Until cancelled. Starting a sandbox can take minutes."""
-        while True:
-            await self._clock.sleep(HOLD / 3)
-            try:
-                if not await self._store.hold_sandbox(key, self._holder, HOLD):
-                    log.warning(
-                        "the hold on a sandbox of person %d ran out: this bot stood still", key.person
-                    )
-            except StoreUnavailable as error:
-                log.warning("the hold on a sandbox cannot be renewed: %s", error)
+        return self._holds.alone(key)
 
     async def rows(self) -> Sequence[SandboxRow]:
         """All that the store knows of and this provider, here, can reach."""

@@ -17,7 +17,8 @@ from bot.core import Policy
 from bot.errors import LeaseLost, ProviderAway, SandboxError, SandboxUnreachable
 from bot.models import Identity, Outcome, Person, SandboxState, Session, ThreadKey, Verb
 from bot.reconcile import Reconcile
-from bot.sandboxes import HOLD, Ages, Sandboxes
+from bot.sandbox_holds import HOLD
+from bot.sandboxes import Ages, Sandboxes
 from bot.sessions import Defaults
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore

@@ -76,6 +76,11 @@ class ProviderAway(SandboxUnreachable):
     """The provider itself does not answer, or has no time for us now: waiting helps."""
 
 
+class SandboxElsewhere(SandboxUnreachable):
+    """It is, or may be, where this bot does not reach: in another account, on another disk. Waiting does not
+    help."""
+
+
 class SandboxNotRunning(SandboxError):
     """It exists but is stopped: start it."""
 

@@ -773,11 +773,24 @@ class SandboxKey:
         }
 
 
+ACCOUNT = "account:"
+
+
+def host_of_account(id: str) -> str:
+    """For sandboxes that are reached from anywhere, with a key of their account at the provider."""
+    return f"{ACCOUNT}{id}" if id else ""
+
+
+def account_of(host: str) -> str:
+    """ "": that host is no account, but a disk or a machine."""
+    return host.removeprefix(ACCOUNT) if host.startswith(ACCOUNT) else ""
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxRow:
-    """provider_id: "" after it was deleted; `lost` then says why, until there is a new one. host: a local
-    sandbox lives on one host; "" where any replica can reach it. state: as last seen, since `state_at`; None:
-    not seen yet."""
+    """provider_id: "" after it was deleted; `lost` then says why, until there is a new one. host: where it
+    can only be reached from: a disk or machine, an account at its provider; "": from anywhere, or nobody has
+    noted it yet. state: as last seen, since `state_at`; None: not seen yet."""
 
     id: int
     key: SandboxKey

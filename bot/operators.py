@@ -41,6 +41,7 @@ class Operators:
             return await self._list()
         row = next((row for row in await self._sandboxes.rows() if row.provider_id == id), None)
         if row is None:
+            await self._refuse_out_of_reach(id)
             return await self._of_a_stranger(do, id)
         match do:
             case "stop":
@@ -57,20 +58,45 @@ class Operators:
         raise SandpiperError(f"'{do}' is nothing that can be done with a sandbox.")
 
     async def _list(self) -> str:
+        strangers = await self._reconcile.strangers()  # before all else: after it, the account is known
         now = self._clock.now()
         lines = []
         for row in await self._sandboxes.rows():
-            person = await self._store.known_person(row.key.person)
-            name = person.identity.name if person else "?"
             turns = len(await self._store.open_sessions(row.key.person))
             state = row.state.value if row.state else "unknown"
-            facts = [f"{state:8}", f"{name} ({row.key.tenant})", f"used {span(now - row.last_used)} ago"]
+            facts = [f"{state:8}", await self._whose(row), f"used {span(now - row.last_used)} ago"]
             facts += ["pinned"] if row.pinned else []
             facts += [f"open turns: {turns}"] if turns else []
             lines.append(f"{row.provider_id}  {'  '.join(facts)}")
-        for stranger in await self._reconcile.strangers():
+        for stranger in strangers:
             lines.append(f"{stranger.id}  of this installation, but of nobody known here")
+        missing = await self._out_of_reach()
+        lines += [where for where, _ in missing]
+        lines += sorted({mend for _, mend in missing})
         return "\n".join(lines) or "There is no sandbox."
+
+    async def out_of_reach(self) -> Sequence[tuple[str, str]]:
+        """Of each sandbox that is known here, but elsewhere: where it is, and what to do. Raises
+        SandboxError."""
+        await self._reconcile.strangers()  # as in `list`
+        return await self._out_of_reach()
+
+    async def _out_of_reach(self) -> Sequence[tuple[str, str]]:
+        where = self._sandboxes.whereabouts
+        return [
+            (f"{row.provider_id}  {await self._whose(row)}  {where.place(row)}", where.mend(row))
+            for row in await where.elsewhere()
+        ]
+
+    async def _whose(self, row: SandboxRow) -> str:
+        person = await self._store.known_person(row.key.person)
+        return f"{person.identity.name if person else '?'} ({row.key.tenant})"
+
+    async def _refuse_out_of_reach(self, id: str) -> None:
+        where = self._sandboxes.whereabouts
+        for row in await where.elsewhere():
+            if row.provider_id == id:
+                raise SandpiperError(f"{id} is {where.place(row)}.", where.mend(row))
 
     async def _delete(self, row: SandboxRow, yes: bool) -> str:
         id = row.provider_id

@@ -353,7 +353,9 @@ class Provider(Protocol):
     """What makes sandboxes."""
 
     name: str
-    host: str  # where a sandbox can only be reached from; "" = from anywhere
+    # Where a sandbox can only be reached from: a disk or machine, an account; "" = anywhere, or not known.
+    # An answer of `find`, `get` or `create`, also SandboxGone, comes after all that can be known of it.
+    host: str
     warning: str  # an unsafe mode says so here, and every status repeats it; "" = none
     separates_sessions: bool  # whether a program sees of its owner's sessions only what its launch names
     shares_agents: bool  # whether what is installed from one sandbox is there in all
@@ -730,6 +732,10 @@ class Store(Protocol):
     async def save_sandbox(self, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
         """Remember the sandbox of a key. When it replaces another one, which is gone, the person's
         sessions forget what was only in there: resume tokens and ready commits."""
+        ...
+
+    async def note_sandbox_host(self, id: int, provider_id: str, host: str) -> None:
+        """Where it was found to be, if nobody knew that. Nothing else of it changes."""
         ...
 
     async def hold_sandbox(self, key: SandboxKey, holder: str, seconds: float) -> bool:

@@ -23,6 +23,7 @@ class Reconcile:
         self._store = store
         self._sandboxes = sandboxes
         self._listed: set[str] = set()
+        self._out_of_reach: set[str] = set()
 
     @property
     def _provider(self) -> Provider:
@@ -33,10 +34,11 @@ class Reconcile:
         try:
             found = await self._found()
             if not found:
-                await self._sandboxes.believe_gone()
+                await self._sandboxes.whereabouts.believe_all_gone()
         except SandboxError as error:
             log.warning("the sandboxes of %s cannot be listed: %s", self._provider.name, error)
             return
+        await self._tell_of_others()
         rows = await self._sandboxes.rows()
         for row in rows:
             await self._look_at(row)
@@ -46,6 +48,14 @@ class Reconcile:
             if stranger.id not in self._listed:
                 log.warning("sandbox %s is of this installation, but of nobody known here", stranger.id)
         self._listed = {stranger.id for stranger in strangers}
+
+    async def _tell_of_others(self) -> None:
+        where = self._sandboxes.whereabouts
+        others = await where.elsewhere()
+        for row in others:
+            if row.provider_id not in self._out_of_reach:
+                log.warning("sandbox %s is %s. %s", row.provider_id, where.place(row), where.mend(row))
+        self._out_of_reach = {row.provider_id for row in others}
 
     async def strangers(self) -> Sequence[Sandbox]:
         """Sandboxes of our installation that the store does not know. Raises SandboxError."""
@@ -62,7 +72,7 @@ class Reconcile:
             if now is None or now.provider_id != row.provider_id:  # replaced or deleted meanwhile
                 return
             try:
-                sandbox = await self._provider.get(row.provider_id)
+                sandbox = await self._sandboxes.get(now)
                 state = await sandbox.state()
                 await self._store.saw_sandbox(row.id, state)
                 if now.pinned and state is SandboxState.RUNNING:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bot.answers import Answers
-from bot.errors import Denied, SandboxError, SandboxGone
+from bot.errors import Denied, SandboxElsewhere, SandboxError, SandboxGone
 from bot.losses import Losses, Lost, named
 from bot.models import Message, Person, Reset, SandboxRow, Saying, SayingKind, Session
 from bot.ports import Clock, Store, Surface
@@ -60,26 +60,19 @@ class SandboxVerbs:
                     return await self._reset(message, row)
             return await self._answers.note(message, "sandbox", await self._status(message, row))
         except SandboxGone as error:
-            return await self._gone(message, error)
+            return await self._answers.note(message, "sandbox gone", f"{error} {FRESH}")
         except SandboxError as error:
             return await self._answers.note(message, "sandbox failed", f"That did not work. {error}")
-
-    async def _gone(self, message: Message, error: SandboxGone) -> str:
-        try:
-            await self.sandboxes.believe_gone()
-        except SandboxError as doubt:
-            return await self._answers.note(message, "sandbox failed", f"That did not work. {doubt}")
-        return await self._answers.note(message, "sandbox gone", f"{error} {FRESH}")
 
     async def _status(self, message: Message, row: SandboxRow) -> str:
         now = self._clock.now()
         try:
-            sandbox = await self.sandboxes.provider.get(row.provider_id)
+            sandbox = await self.sandboxes.get(row)
             await self._store.saw_sandbox(row.id, await sandbox.state())
             row = await self._store.sandbox(row.key) or row
             state = row.state.value if row.state else "not known"
             state += f" for {span(now - row.state_at)}" if row.state_at else ""
-        except SandboxGone:
+        except (SandboxGone, SandboxElsewhere):
             raise
         except SandboxError as error:
             state = f"not answering ({error})"
@@ -119,12 +112,22 @@ class SandboxVerbs:
         )
         words = f"`{self._surfaces[message.thread.surface].spoken(f'reset {reset.number}')}`"
         text = (
-            f"Delete your sandbox `{row.provider_id}`, with all that is in it? {self._costs(message, lost)}\n"
+            f"{self._question(row)} {self._costs(message, lost)}\n"
             f"Say {words} within {span(RESET_WITHIN)} to do it; only you can."
         )
         saying = self._answers.saying(message, "reset", SayingKind.NOTE, text)
         await self._store.say(replace(saying, key=_key(reset), reset=reset.number))
         return "reset asked"
+
+    def _question(self, row: SandboxRow) -> str:
+        where = self.sandboxes.whereabouts
+        if where.reaches(row):
+            return f"Delete your sandbox `{row.provider_id}`, with all that is in it?"
+        return f"Give up your sandbox `{row.provider_id}`? It is kept {where.place(row)}, and stays there."
+
+    def _ended(self, row: SandboxRow) -> str:
+        done = "deleted" if self.sandboxes.whereabouts.reaches(row) else "given up"
+        return f"Your sandbox is {done}. {FRESH}"
 
     def _costs(self, message: Message, lost: Lost) -> str:
         home = "Its home goes too: installed programs, settings, and what agents remember."
@@ -142,7 +145,7 @@ class SandboxVerbs:
             return await self._answers.note(message, "over", OVER)
         row = reset.sandbox
         if not row.provider_id:  # also when this very message did it, before a crash
-            return await self._answers.note(message, "deleted", f"Your sandbox is deleted. {FRESH}")
+            return await self._answers.note(message, "deleted", self._ended(row))
         if row.provider_id != reset.provider_id or row.key != self.sandboxes.key(person):
             return await self._answers.note(message, "over", OVER)
         if busy := await self._store.open_sessions(row.key.person):
@@ -155,7 +158,7 @@ class SandboxVerbs:
             row, BY_OWNER, f"{message.author.tenant}/{message.author.user}"
         ):
             return await self._busy(message, busy)
-        await self._answers.note(message, "deleted", f"Your sandbox is deleted. {FRESH}")
+        await self._answers.note(message, "deleted", self._ended(row))
         if reset.thread.id:  # where everybody sees that it was asked
             key = _key(reset)
             text = f"{message.author.name} reset the sandbox `{reset.provider_id}`."

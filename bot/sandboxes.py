@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bot.errors import (
     LeaseLost,
+    SandboxElsewhere,
     SandboxError,
     SandboxGone,
     SandboxUnreachable,
@@ -22,6 +23,7 @@ from bot.patience import patiently
 from bot.ports import Clock, Provider, Sandbox, Store
 from bot.sandbox_holds import Holds
 from bot.timeline import span
+from bot.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +84,7 @@ class Sandboxes:
         self.ages = ages
         self._most = most
         self._holds = Holds(store, clock)
+        self.whereabouts = Whereabouts(store, provider, installation)
         self._rooms: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._coming: Counter[SandboxKey] = Counter()  # of turns, about to run
         self._in_use: Counter[str] = Counter()  # of turns that run, by their sandbox's id
@@ -100,8 +103,11 @@ class Sandboxes:
 
     async def rows(self) -> Sequence[SandboxRow]:
         """All that the store knows of and this provider, here, can reach."""
-        known = await self._store.sandboxes(self.installation, self._provider.name)
-        return [row for row in known if self._reaches(row)]
+        return await self.whereabouts.here()
+
+    async def get(self, row: SandboxRow) -> Sandbox:
+        """It, as its provider has it. Raises SandboxGone only where that can be believed."""
+        return await self.whereabouts.get(row)
 
     async def within_reach(self, owner: Person) -> Sequence[Repository]:
         """Whose code an agent can read in the owner's sandbox, whatever its session: where the provider keeps
@@ -116,19 +122,15 @@ class Sandboxes:
             lost = ""
             if row is not None and not row.provider_id:
                 lost = f"Your earlier sandbox was deleted ({row.lost}), so I made a new one. {LOST}"
-            elif row is not None and not self._reaches(row):
-                raise SandboxUnreachable(
-                    f"Your sandbox is kept on another disk or machine ({row.host}) than what is here now.",
-                    "An operator can bring that back (is its disk mounted?). `sandbox reset` gives you a new "
-                    "sandbox, without the old one's work.",
-                )
             elif row is not None:
+                self.whereabouts.demand(row)
                 try:
                     sandbox = await self._started(row)
+                    await self.whereabouts.note(row)
                     await self._store.touch_sandbox(row.id)
                     return Ready(sandbox, since=await self._since(key))
                 except SandboxGone:
-                    await self.believe_gone()
+                    await self.whereabouts.believe_gone(row)
                     lost = f"Your sandbox no longer exists at its provider, so I made a new one. {LOST}"
                     await self._store.audit("sandpiper", "sandbox.gone", row.provider_id, key.tenant)
             found = await self._provider.find(key.labels())
@@ -139,29 +141,15 @@ class Sandboxes:
                 await sandbox.start()
             return Ready(sandbox, lost, await self._since(key))
 
-    async def believe_gone(self) -> None:
-        """Before a provider's word that a sandbox is gone is acted on: to a key of another account, all of
-        them are. Raises SandboxUnreachable when it has none of several, and nothing else tells accounts
-        apart."""
-        known = await self.rows()
-        if self._provider.host or len(known) < 2:
-            return
-        if not await self._provider.find({SandboxKey.INSTALLATION: self.installation}):
-            name = self._provider.name
-            raise SandboxUnreachable(
-                f"None of the {len(known)} sandboxes that are known here is at its provider ({name}).",
-                f"An operator can look whether SANDPIPER_{name.upper()}_API_KEY is of their account."
-                " If they really are gone, `sandbox reset` gives you a new one.",
-            )
-
     async def existing(self, owner: Person) -> Sandbox | None:
-        """The owner's sandbox as it is, without starting or making one."""
+        """The owner's sandbox as it is, without starting or making one. None, too, where it is out of
+        reach."""
         row = await self._store.sandbox(self.key(owner))
         if row is None or not row.provider_id:
             return None
         try:
-            return await self._provider.get(row.provider_id)
-        except SandboxGone:
+            return await self.get(row)
+        except (SandboxGone, SandboxElsewhere):
             return None
 
     @asynccontextmanager
@@ -223,7 +211,7 @@ class Sandboxes:
         that; then nothing was done. Raises SandboxError."""
 
         async def again(row: SandboxRow) -> None:
-            sandbox = await self._provider.get(row.provider_id)
+            sandbox = await self.get(row)
             if await sandbox.state() is SandboxState.RUNNING:
                 await sandbox.stop()
             await self._store.saw_sandbox(row.id, SandboxState.STOPPED)
@@ -238,7 +226,7 @@ class Sandboxes:
         done. Raises SandboxError."""
 
         async def stop(row: SandboxRow) -> None:
-            sandbox = await self._provider.get(row.provider_id)
+            sandbox = await self.get(row)
             if await sandbox.state() is SandboxState.RUNNING:
                 await sandbox.stop()
             await self._store.saw_sandbox(row.id, SandboxState.STOPPED)
@@ -248,7 +236,7 @@ class Sandboxes:
     async def start(self, row: SandboxRow) -> Sandbox:
         """It, running; nothing waits for it. Raises SandboxError, also when too many run already."""
         async with self._visitors_room(row), self.alone(row.key):
-            sandbox = await self._provider.get(row.provider_id)
+            sandbox = await self.get(row)
             if await sandbox.state() is not SandboxState.RUNNING:
                 await sandbox.start()
             await self._store.saw_sandbox(row.id, SandboxState.RUNNING)
@@ -268,7 +256,7 @@ class Sandboxes:
         Raises SandboxError."""
 
         async def look(row: SandboxRow) -> None:
-            sandbox = await self._provider.get(row.provider_id)
+            sandbox = await self.get(row)
             if await sandbox.state() is SandboxState.RUNNING:
                 await act(sandbox)
 
@@ -288,11 +276,13 @@ class Sandboxes:
 
     async def _delete(self, row: SandboxRow, why: str, by: str) -> None:
         try:
-            await (await self._provider.get(row.provider_id)).delete()
+            await (await self.get(row)).delete()
         except SandboxGone:  # so it is done
-            if by == OURSELVES:
-                await self.believe_gone()
             log.info("sandbox %s is gone already", row.provider_id)
+        except SandboxElsewhere:
+            if by == OURSELVES:
+                raise
+            log.warning("sandbox %s is forgotten, and left where it is", row.provider_id)
         await self._store.forget_sandbox(row.id, row.provider_id, why)
         await self._store.audit(by, "sandbox.deleted", row.provider_id, why)
 
@@ -344,7 +334,7 @@ class Sandboxes:
         if await self._others_run(key) < self._most:
             return True
         for row in await self._store.spare_sandboxes(key.tenant):
-            if row.key == key or not self._reaches(row):
+            if row.key == key or not self.whereabouts.reaches(row):
                 continue
             async with self.alone(row.key):
                 if row.id in [spare.id for spare in await self._store.spare_sandboxes(key.tenant)]:
@@ -381,21 +371,17 @@ class Sandboxes:
 
     async def _idle(self) -> Sequence[SandboxRow]:
         rows = await self._store.idle_sandboxes(self._clock.now() - self.ages.idle_stop)
-        return [row for row in rows if self._reaches(row)]
+        return [row for row in rows if self.whereabouts.reaches(row)]
 
     async def _expired(self) -> Sequence[SandboxRow]:
         if not self.ages.ttl:
             return ()
         rows = await self._store.expired_sandboxes(self._clock.now() - self.ages.ttl)
-        return [row for row in rows if self._reaches(row)]
-
-    def _reaches(self, row: SandboxRow) -> bool:
-        key, provider = row.key, self._provider
-        return (key.installation, key.provider, row.host) == (self.installation, provider.name, provider.host)
+        return [row for row in rows if self.whereabouts.reaches(row)]
 
     async def _stop(self, row: SandboxRow) -> None:
         try:
-            sandbox = await self._provider.get(row.provider_id)
+            sandbox = await self.get(row)
             if (state := await sandbox.state()) is SandboxState.RUNNING:
                 await sandbox.stop()
                 state = SandboxState.STOPPED

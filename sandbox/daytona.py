@@ -25,11 +25,12 @@ from bot.errors import (
     SandboxUnreachable,
     SettingsError,
 )
-from bot.models import SandboxState
+from bot.models import SandboxState, host_of_account
 from bot.ports import Sandbox
 from sandbox.box import Address, Box, Said, Signed
 from sandbox.daytona_account import OURS, Account, intervals
 from sandbox.daytona_errors import EXTRA, Refusal, meaning, not_made
+from sandbox.daytona_key import organization_of
 from sandbox.door_client import door_client
 from sandbox.remote import RemoteSandbox, the_oldest
 from sandbox.remote_ports import RemotePorts
@@ -243,7 +244,6 @@ class DaytonaBox:
 
 class DaytonaProvider:
     name = "daytona"
-    host = ""
     separates_sessions = False  # one user, one file system
     shares_agents = False
 
@@ -256,6 +256,8 @@ class DaytonaProvider:
                 "The SDK of Daytona is not installed.", "Install it: pip install 'daytona>=0.226,<0.227'."
             ) from error
         self._account = account
+        self.host = ""
+        self._asked_whose = False
         self.warning = account.network.warning
         parameters_of(account, {})
         config = DaytonaConfig(
@@ -268,6 +270,12 @@ class DaytonaProvider:
     async def check(self) -> None:
         await self._boxes({}, first=True)
 
+    async def _know_whose(self) -> None:
+        """Whoever hears of us that there is no such box has to know in which account."""
+        if not self._asked_whose:
+            self.host = host_of_account(await organization_of(self._account))
+            self._asked_whose = True
+
     async def create(self, labels: Mapping[str, str]) -> Sandbox:
         made = await self.make(labels)
         sandbox = self._sandbox(await the_oldest(made, lambda: self._boxes(labels)))
@@ -278,6 +286,7 @@ class DaytonaProvider:
         """A new box, without anything of ours in it yet."""
         from daytona import DaytonaError
 
+        await self._know_whose()
         try:
             made = await self._client.create(parameters_of(self._account, labels), timeout=START_WITHIN)
         except DaytonaError as error:
@@ -304,6 +313,7 @@ class DaytonaProvider:
     async def get(self, id: str) -> Sandbox:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", id):  # the SDK refuses an empty one by itself
             raise SandboxGone(f"Daytona has no sandbox '{id}'.")
+        await self._know_whose()
         with told(id):
             sandbox = await self._client.get(id)
         state_of(sandbox)
@@ -324,6 +334,7 @@ class DaytonaProvider:
                     found.append(sandbox)
                 if first:
                     break
+        await self._know_whose()
         return [
             self._box(sandbox) for sandbox in sorted(found, key=lambda one: (one.created_at or "~", one.id))
         ]

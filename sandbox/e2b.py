@@ -260,7 +260,7 @@ class E2BBox:
 
 class E2BProvider:
     name = "e2b"
-    host = ""
+    host = ""  # no call tells the team of an API key
     separates_sessions = False  # one user, one file system
     shares_agents = False
 

@@ -57,6 +57,12 @@ def save(tx: Tx, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
     return from_row(row)
 
 
+def note_host(tx: Tx, id: int, provider_id: str, host: str) -> None:
+    tx.run(
+        "UPDATE sandboxes SET host = ? WHERE id = ? AND provider_id = ? AND host = ''", host, id, provider_id
+    )
+
+
 def forget(tx: Tx, id: int, provider_id: str, why: str) -> None:
     changed = tx.one(
         "UPDATE sandboxes SET provider_id = '', lost = ? WHERE id = ? AND provider_id = ? RETURNING person",

@@ -372,6 +372,9 @@ class SqliteStore:
     async def save_sandbox(self, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
         return await self._write(lambda tx: sandboxes.save(tx, key, provider_id, host))
 
+    async def note_sandbox_host(self, id: int, provider_id: str, host: str) -> None:
+        await self._write(lambda tx: sandboxes.note_host(tx, id, provider_id, host))
+
     async def hold_sandbox(self, key: SandboxKey, holder: str, seconds: float) -> bool:
         return await self._write(lambda tx: holds.hold(tx, key, holder, seconds))
 

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from sandbox.remote_supervisor import DOOR_PORT
 from tests.remote_boxes import DirectoryBox, free_port
 
 KEY = "dtn_test"
+ANOTHER_KEY = "dtn_another"
+ORGANIZATIONS = {KEY: "org-1", ANOTHER_KEY: "org-2"}
 SETTLED = ("started", "stopped", "archived", "paused", "error", "build_failed")
 
 
@@ -54,6 +57,7 @@ class DaytonaServer:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.boxes: dict[str, Any] = {}
+        self.says_whose = True  # of which organization a key is
         self.tokens: dict[str, str] = {}
         self.asked: list[str] = []  # "METHOD path" of every request
         self.created: list[Any] = []  # what was asked for, as the SDK's model
@@ -73,6 +77,7 @@ class DaytonaServer:
         app = web.Application(client_max_size=1 << 30, middlewares=[self._guarded])
         route = app.router.add_route
         box = "/api/sandbox/{id}"
+        route("GET", "/api/api-keys/current", self._key)
         route("POST", "/api/sandbox", self._create)
         route("GET", "/api/sandbox", self._list)
         route("GET", box, self._get)
@@ -134,10 +139,7 @@ class DaytonaServer:
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         said = f"{request.method} {request.path}"
         self.asked.append(said)
-        if (
-            not request.path.startswith(("/preview/", "/signed/"))
-            and request.headers.get("Authorization") != f"Bearer {KEY}"
-        ):
+        if not request.path.startswith(("/preview/", "/signed/")) and not _organization(request):
             return _refused(401, "Invalid credentials")
         fault = next((f for f in self.faults if f.times and re.search(f.pattern, said)), None)
         if fault is None:
@@ -166,7 +168,28 @@ class DaytonaServer:
             return _refused(408, str(error))
 
     def _asked_for(self, request: web.Request) -> DirectoryBox:
-        return self.box(request.match_info["id"])
+        id = request.match_info["id"]
+        if id in self.boxes and not self._may_see(request, self.boxes[id]):
+            raise SandboxGone(f"Sandbox with ID or name {id} not found")
+        return self.box(id)
+
+    def _may_see(self, request: web.Request, box: Any) -> bool:
+        return _organization(request) in ("", box.organization_id)
+
+    async def _key(self, request: web.Request) -> web.Response:
+        from daytona_api_client_async import ApiKeyList
+
+        about = ApiKeyList(
+            name="sandpiper",
+            value="dtn_********",
+            created_at=datetime(2026, 1, 1, tzinfo=UTC),
+            permissions=["write:sandboxes", "delete:sandboxes"],
+            last_used_at=None,
+            expires_at=None,
+            user_id="ops",
+            organization_id=_organization(request) if self.says_whose else None,
+        )
+        return web.json_response(text=about.to_json())
 
     async def _shown(self, request: web.Request) -> web.Response:
         return web.json_response(self.boxes[self._asked_for(request).id].to_dict())
@@ -185,7 +208,8 @@ class DaytonaServer:
         from daytona_api_client_async import ListSandboxesResponse, SandboxListItem
 
         wanted: Mapping[str, str] = json.loads(request.query.get("labels") or "{}")
-        found = [b for b in self.boxes.values() if wanted.items() <= b.labels.items()]
+        seen = [b for b in self.boxes.values() if self._may_see(request, b)]
+        found = [b for b in seen if wanted.items() <= b.labels.items()]
         start = int(request.query.get("cursor") or 0)
         end = start + min(self.page, int(request.query.get("limit") or 100))
         items = [SandboxListItem.model_validate(b.model_dump()) for b in found[start:end]]
@@ -212,7 +236,7 @@ class DaytonaServer:
         (root / "box.json").write_text(json.dumps(about))
         self.boxes[id] = Sandbox(
             id=id,
-            organization_id="org",
+            organization_id=_organization(request),
             name=asked.name or id,
             snapshot=asked.snapshot,
             user=asked.user or "daytona",
@@ -430,6 +454,11 @@ class DaytonaServer:
         drop = ("content-length", "transfer-encoding", "connection", "date", "server")
         headers = {k: v for k, v in got.headers.items() if k.lower() not in drop}
         return web.Response(status=got.status_code, body=got.content, headers=headers)
+
+
+def _organization(request: web.Request) -> str:
+    """ "": nobody's, as on the way to a port."""
+    return ORGANIZATIONS.get(request.headers.get("Authorization", "").removeprefix("Bearer "), "")
 
 
 def _refused(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:

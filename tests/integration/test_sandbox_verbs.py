@@ -252,6 +252,25 @@ async def test_nobody_is_promised_a_fresh_sandbox_by_a_key_of_another_account(tm
         await t.until(lambda: any("None of the 2 sandboxes" in note for note in t.slack.notes()))
 
 
+async def test_a_sandbox_of_another_account_is_spoken_of_as_that_and_only_given_up(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers, answers]) as t:
+        t.provider.host = "account:org-1"
+        await t.say("hello")
+        await t.final()
+        t.provider.host = "account:org-2"
+        for verb in ("status", "restart"):
+            assert await sandbox(t, verb) == "sandbox failed"
+        await t.until(lambda: len([note for note in t.slack.notes() if "in another account" in note]) == 2)
+        await sandbox(t, "reset")
+        question = await asked(t)
+        assert "Give up your sandbox `box-0`? It is kept in another account" in question.text
+        assert await confirm(t, question.reset) == "deleted"
+        await t.until(lambda: any("is given up" in note for note in t.slack.notes()))
+        assert list(t.provider.boxes) == ["box-0"]
+        await t.say("again", addressed=False)
+        assert (await t.final(2)).outcome is Outcome.ANSWERED and len(t.provider.boxes) == 2
+
+
 async def test_what_is_elsewhere_is_not_named_where_others_read_along(tmp_path: Path) -> None:
     async with town(tmp_path, [answers]) as t:
         await t.say("hush")

@@ -150,6 +150,21 @@ async def test_a_sandbox_that_was_deleted_leaves_why(stage: Stage) -> None:
     assert await stage.said() == [], "nothing is lost twice"
 
 
+async def test_where_a_sandbox_is_can_be_noted_once_and_nothing_else_changes(stage: Stage) -> None:
+    mine = await key(stage)
+    saved = await stage.store.save_sandbox(mine, "box-1", "")
+    await stage.store.pin_sandbox(saved.id, True)
+    before = await stage.store.sandbox(mine)
+    assert before is not None
+    stage.clock.advance(10)
+
+    await stage.store.note_sandbox_host(saved.id, "box-0", "account:org-0")  # of one that it was before
+    assert await stage.store.sandbox(mine) == before
+    for account in ("account:org-1", "account:org-2"):
+        await stage.store.note_sandbox_host(saved.id, "box-1", account)
+        assert await stage.store.sandbox(mine) == replace(before, host="account:org-1")
+
+
 async def test_since_when_a_sandbox_is_as_it_is(stage: Stage) -> None:
     mine = await key(stage)
     saved = await stage.store.save_sandbox(mine, "box-1", "")

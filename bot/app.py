@@ -17,7 +17,7 @@ from typing import TypeVar
 from bot.access import Allowlist
 from bot.app_agents import agents_of
 from bot.app_code import lending
-from bot.app_sandboxes import build_snapshot, hosts_of, provider_of
+from bot.app_sandboxes import build_snapshot, hosts_of, provider_of, works_here
 from bot.clock import SystemClock
 from bot.core import Core, Policy
 from bot.doctor import Result, examine
@@ -142,9 +142,7 @@ async def _running(settings: Settings) -> AsyncIterator[Core]:
         lent = await stack.enter_async_context(lending(settings, store, mirrors, git_seconds))
         provider = provider_of(settings, lent.port)
         stack.push_async_callback(provider.close)
-        await provider.check()
-        if provider.warning:
-            log.warning("%s", provider.warning)
+        await works_here(provider)
         anthropic, claude = settings.anthropic, settings.agents.get("claude", AgentSpec())
         if settings.default_agent == "claude" and not (
             anthropic.api_key or anthropic.auth_token or claude.api_key

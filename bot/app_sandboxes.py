@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from bot.doctor import Hosts
-from bot.errors import SettingsError
+from bot.errors import ProviderAway, SettingsError
 from bot.ports import Provider
 from bot.settings import Settings
 from sandbox.cgroups import Limits
@@ -23,6 +24,8 @@ from sandbox.egress_modes import hosts_of as hosts_of_mode
 from sandbox.inside.egress import Rules
 from sandbox.local import local_provider
 
+log = logging.getLogger(__name__)
+
 
 def provider_of(settings: Settings, bot: int = 0) -> Provider:
     """bot: the port of this machine's loopback where sandboxes on it find the bot.
@@ -38,6 +41,16 @@ def provider_of(settings: Settings, bot: int = 0) -> Provider:
             return _e2b(settings)
         case "docker":
             return _docker(settings, bot)
+
+
+async def works_here(provider: Provider) -> None:
+    """One that is away now is no reason not to start: turns wait for it. Raises ProviderUnavailable."""
+    try:
+        await provider.check()
+    except ProviderAway as away:
+        log.warning("%s It is asked again when a sandbox is needed.", away)
+    if provider.warning:
+        log.warning("%s", provider.warning)
 
 
 def hosts_of(settings: Settings) -> Hosts:

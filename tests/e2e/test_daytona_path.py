@@ -257,6 +257,16 @@ async def test_a_wrong_key_is_told_at_the_start(cloud: Cloud) -> None:
     await cloud.rig.start_again()
 
 
+async def test_a_bot_that_starts_while_daytona_is_away_works_as_soon_as_it_is_back(cloud: Cloud) -> None:
+    await cloud.rig.bot.stop()
+    cloud.server.fail(" /api/", 503, times=-1)
+    await cloud.rig.start_again()
+    root = cloud.rig.mention(WORK.format("back"))
+    await cloud.rig.shows(root, "503")
+    cloud.server.faults.clear()
+    assert "+back" in await cloud.rig.diff(await cloud.rig.final(root))
+
+
 async def test_a_key_of_another_account_loses_nothing(cloud: Cloud) -> None:
     """Of one sandbox alone, too."""
     r, server = cloud.rig, cloud.server

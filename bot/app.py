@@ -20,7 +20,7 @@ from bot.app_code import lending
 from bot.app_sandboxes import build_snapshot, hosts_of, provider_of, works_here
 from bot.clock import SystemClock
 from bot.core import Core, Policy
-from bot.doctor import Result, examine
+from bot.doctor import Result, examine, out_of_reach
 from bot.doctor_checks import CHECKS
 from bot.driver import Deadlines
 from bot.errors import ForgeError, SandpiperError, SettingsError, SurfaceBusy
@@ -46,6 +46,7 @@ from handlers.slack.install import PATH as SLACK_PATH
 from handlers.slack.install import Slack, connect
 from handlers.web.server import Later, WebServer, application
 from sandbox.daytona_snapshots import Size
+from storage.database import DATABASE_FILE
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
 
@@ -84,9 +85,15 @@ async def operate(settings: Settings, do: str, id: str, *, yes: bool) -> str:
     if said is not None:
         return said
     _trust(settings)
+    async with _without_a_bot(settings) as operators:
+        return await operators.obey(do, id, yes=yes)
+
+
+@asynccontextmanager
+async def _without_a_bot(settings: Settings) -> AsyncIterator[Operators]:
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        store = await SqliteStore.open(data_dir, clock, QueueDispatcher())
+        store = await SqliteStore.open(settings.data_dir, clock, QueueDispatcher())
         stack.push_async_callback(store.close)
         provider = provider_of(settings)
         stack.push_async_callback(provider.close)
@@ -95,19 +102,30 @@ async def operate(settings: Settings, do: str, id: str, *, yes: bool) -> str:
         )
         reconcile = Reconcile(store, sandboxes)
         losses = Losses(store, sandboxes, None)
-        return await Operators(store, sandboxes, reconcile, losses, {}, clock).obey(do, id, yes=yes)
+        yield Operators(store, sandboxes, reconcile, losses, {}, clock)
 
 
 async def prove(settings: Settings, tell: Callable[[Result], None]) -> Sequence[Result]:
     """Try whether the provider that the settings name does what sandboxes need. Raises SandpiperError."""
     _trust(settings)
-    return await examine(
+    results = await examine(
         lambda: provider_of(settings),
         CHECKS,
         hosts=hosts_of(settings),
         installation=settings.installation,
         tell=tell,
     )
+    if (settings.data_dir / DATABASE_FILE).is_file():
+        try:
+            async with _without_a_bot(settings) as operators:
+                missing = await operators.out_of_reach()
+        except SandpiperError as error:  # a bot has the store, and looks for itself; or nothing answers
+            log.info("whether all sandboxes are within reach was not looked at: %s", error)
+        else:
+            if missing:
+                results = [*results, out_of_reach(missing)]
+                tell(results[-1])
+    return results
 
 
 async def build(settings: Settings, text: str, name: str, size: Size, say: Callable[[str], None]) -> None:

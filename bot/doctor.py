@@ -25,6 +25,7 @@ PATIENCE = 120.0  # seconds for a check; one that makes or starts a box may take
 SLOW = 900.0
 CLEANING = 120.0
 CLEAN = "nothing of it is left"
+REACHED = "known sandboxes are within reach"
 
 
 class Outcome(StrEnum):
@@ -148,6 +149,13 @@ async def examine(
         finally:
             note(await _carried_through(_clean_up(patient)))
     return results
+
+
+def out_of_reach(missing: Sequence[tuple[str, str]]) -> Result:
+    """missing: of each sandbox that is known here, but not within reach, where it is, and the mend."""
+    found = "\n    ".join(where for where, _ in missing)
+    mend = " ".join(sorted({mend for _, mend in missing}))
+    return Result(REACHED, Outcome.FAILED, 0.0, found, mend)
 
 
 async def _tried(check: Check, patient: Patient) -> Result:

@@ -16,14 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from bot.doctor import AT, CLEAN, OF, PURPOSE, RUN, Check, Hosts, Outcome, Result, examine, line
+from bot.doctor import AT, CLEAN, OF, PURPOSE, REACHED, RUN, Check, Hosts, Outcome, Result, examine, line
 from bot.doctor_checks import CHECKS
 from bot.errors import ProviderUnavailable
+from bot.models import Identity, SandboxKey
 from sandbox.bubblewrap import Options
 from sandbox.isolation import Bubblewrap, Unisolated
 from sandbox.local import LocalProvider
+from storage.dispatch import QueueDispatcher
+from storage.store import SqliteStore
 from tests.boxes import cannot_be_tested
 from tests.broken_provider import broken
+from tests.fakes import FakeClock
 
 MADE = "a box is made"
 KEPT = "a process is kept"
@@ -225,6 +229,19 @@ def test_the_command_prints_a_table_and_its_exit_code_tells(
     assert [check.name for check in CHECKS if check.name not in out] == []
     assert CLEAN in out
     assert not list((tmp_path / "data" / "sandboxes").glob("local-*"))
+
+
+async def test_the_command_tells_of_sandboxes_that_are_known_but_not_within_reach(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "data", FakeClock(), QueueDispatcher())
+    ana = await store.person(Identity("slack", "slack:T1", "U_ANA", "Ana"))
+    key = SandboxKey("sandpiper", ana.tenant, ana.id, "local")
+    await store.save_sandbox(key, "local-1", "disk-1")
+    await store.close()
+    run = doctor(tmp_path, "--provider", "local")
+    out, err = await asyncio.to_thread(run.communicate, timeout=100)
+    assert (run.returncode, out.splitlines()[-1]) == (1, "1 failed."), out + err
+    assert REACHED in out and "local-1  Ana (slack:T1)  on another disk or machine (disk-1)" in out
+    assert "is its disk mounted?" in out
 
 
 def test_an_interrupted_command_deletes_its_box_and_fails(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from bot.models import Attachment, Input
 from bot.patience import in_time, patiently
 from bot.ports import Clock, Sandbox, Surface
 from bot.shared_files import LARGEST_FILE, fit_name, size_words
+from bot.workspace import own_directory
 
-DIRECTORY = ".sandpiper/attached"  # below the home
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 MOST = 10  # of one message
 TRIES = 3
@@ -50,13 +50,14 @@ class AttachmentsBrought:
 
 
 class Attachments:
-    """Those of one attempt at a turn. scratch: where they are on their way."""
+    """Those of one attempt at a turn of a session. scratch: where they are on their way."""
 
     def __init__(
-        self, surfaces: Mapping[str, Surface], sandbox: Sandbox, clock: Clock, scratch: Path
+        self, surfaces: Mapping[str, Surface], sandbox: Sandbox, session: str, clock: Clock, scratch: Path
     ) -> None:
         self._surfaces = surfaces
         self._sandbox = sandbox
+        self._directory = f"{own_directory(sandbox, session)}/attached"
         self._clock = clock
         self._scratch = scratch
         self._brought: dict[int, tuple[Brought, ...]] = {}
@@ -99,7 +100,7 @@ class Attachments:
             why = f"It has {size_words(file.size)}, and at most {most} are taken."
             return Brought(name, file.size, why=why)
         copy = self._scratch / f"attached-{item.id}-{number}"
-        path = f"{self._sandbox.home}/{DIRECTORY}/{item.id}/{number}-{file_name(name)}"
+        path = f"{self._directory}/{item.id}/{number}-{file_name(name)}"
         try:
             surface = self._surfaces.get(item.thread.surface)
             if surface is None:

@@ -23,7 +23,7 @@ from bot.preparation import Box, Preparation
 from bot.prompts import first_prompt, next_prompt, resumed_prompt
 from bot.records import memory_of, record_of
 from bot.sandboxes import Sandboxes
-from bot.sharing import Sharing, entrance, nobody_waits
+from bot.sharing import Sharing, copies, entrance, nobody_waits
 from bot.trust import NO_TRUST, Trust
 from bot.workspace import Workspaces
 
@@ -113,8 +113,8 @@ class Attempts:
     async def _attempt(self, driver: Driver, codec: Codec, box: Box) -> None:
         memory = self._memory(driver, codec, box)
         launch = self._trust.into(box.sandbox, codec.launch(self._task(driver, codec, box, memory)))
-        launch = replace(launch, entrance=entrance(box.sandbox.home, driver.turn))
-        attachments = Attachments(self._surfaces, box.sandbox, self._clock, self._scratch)
+        launch = replace(launch, entrance=entrance(box.sandbox, driver.turn))
+        attachments = Attachments(self._surfaces, box.sandbox, driver.session.id, self._clock, self._scratch)
         starting = self._attach_or_spawn(driver, codec, launch, memory, box, attachments)
         process = await driver.within("prepare", self._deadlines.prepare, starting)
         conversation = Conversation(
@@ -265,4 +265,5 @@ class Attempts:
             permissions=more_careful(self._permissions, Permissions(session.permissions or Permissions.AUTO)),
             answerable=True,
             command=box.command,
+            shared=copies(box.sandbox, session.id),
         )

@@ -182,7 +182,7 @@ class Conversation:
                 answer = Answered(offer.id, told if done else "", told)
                 await self._step(answer, events=(Shared(offer.id, text, done),))
                 if offer not in self._driver.timeline.ports:
-                    await self._sharing.tidy(self._sandbox, offer)
+                    await self._sharing.tidy(self._driver, self._sandbox, offer)
             case Broke(error=error):
                 raise error
             case Late(phase="interrupt"):

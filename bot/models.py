@@ -826,8 +826,8 @@ class Launch:
         at the same port on the box's loopback. ours: a command of the bot's own, whose PATH has
         the system's programs only and none from the home. installs: ours too, and the only kind that may
         write among the agents' programs; of the home and of sessions it sees nothing, where the provider
-        can do so. entrance: a path in the home; where the provider needs it, what the program serves on its
-        loopback is reached by a unix socket there.
+        can do so. entrance: a path in a directory of `visible`; where the provider needs it, what the program
+        serves on its loopback is reached by a unix socket there.
     """
 
     argv: tuple[str, ...]

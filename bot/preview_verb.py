@@ -34,7 +34,7 @@ class PreviewVerb:
                 return await self._answers.note(message, "not served", NOT_SERVED)
             turn = await self._store.open_turn(session.id)
             running = turn is not None and turn.state is TurnState.RUNNING
-            path = entrance(sandbox.home, turn) if turn is not None and running else ""
+            path = entrance(sandbox, turn) if turn is not None and running else ""
             guard = Guard(PREVIEW_SECONDS, lambda: self._refusal(message, session), _what(message, port))
             strangers = anybody_reads(message.thread, session)
             seen = visible_to(session, sandbox)

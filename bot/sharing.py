@@ -15,10 +15,11 @@ from bot.patience import patiently
 from bot.ports import Clock, Sandbox, Store
 from bot.shared_files import LARGEST_FILE, SharedFiles
 from bot.timeline import Timeline, span
+from bot.workspace import own_directory, visible_to
 
-# Where the side tools leave copies of files and sockets of ports, below the home.
-COPIES = ".sandpiper/shared"
 _NAME = re.compile(r"[0-9a-f]{16}")
+# An agent that an earlier release started leaves them in the home.
+ELSEWHERE = "If the bot was updated while the agent worked, it can share from its next turn on."
 
 MOST_WAITING = 100 * 1024 * 1024  # bytes of a turn's files that are not shown yet
 
@@ -55,9 +56,9 @@ class Sharing:
             return ShareOutcome(offer, False, why, f"Not shared: {why}")
 
     async def _file(self, driver: Driver, sandbox: Sandbox, offer: FileOffered) -> ShareOutcome:
-        if not _is_ours(sandbox, offer.path):
-            raise SandboxError("What was offered is none of the copies that are made for it.")
         turn = driver.turn
+        if not _is_ours(sandbox, turn, offer.path):
+            raise SandboxError("What was offered is none of the copies that are made for it.", ELSEWHERE)
         name = f"{turn.id}-{turn.attempt}-{PurePosixPath(offer.path).name}"
         copy = self._files.directory / name
         if not copy.exists():  # else it waits to be said, and may be read at this moment
@@ -82,11 +83,11 @@ class Sharing:
         return ShareOutcome(offer, True, "Handed over", told)
 
     async def _port(self, driver: Driver, sandbox: Sandbox, offer: PortOffered) -> ShareOutcome:
-        if not _is_ours(sandbox, offer.path):
-            raise SandboxError("What was offered is none of the ways that are made for it.")
         turn = driver.turn
+        if not _is_ours(sandbox, turn, offer.path):
+            raise SandboxError("What was offered is none of the ways that are made for it.", ELSEWHERE)
         strangers = anybody_reads(turn.thread, driver.session)
-        where = entrance(sandbox.home, turn)
+        where = entrance(sandbox, turn)
         link = await sandbox.expose(offer.port, offer.path, entrance=where, strangers=strangers)
         url = link.url
         ends = ""
@@ -111,15 +112,16 @@ class Sharing:
                 with contextlib.suppress(SandboxError):
                     await sandbox.conceal(offer.path)
         with contextlib.suppress(SandboxError):
-            await sandbox.conceal(entrance(sandbox.home, driver.turn))
-        await self.tidy(sandbox, *left)
+            await sandbox.conceal(entrance(sandbox, driver.turn))
+        await self.tidy(driver, sandbox, *left)
 
-    async def tidy(self, sandbox: Sandbox, *offers: Offer) -> None:
+    async def tidy(self, driver: Driver, sandbox: Sandbox, *offers: Offer) -> None:
         """Drop what lay in the box for offers, once it is of no use any more."""
-        paths = [offer.path for offer in offers if _is_ours(sandbox, offer.path)]
+        paths = [offer.path for offer in offers if _is_ours(sandbox, driver.turn, offer.path)]
         if paths:
+            seen = visible_to(driver.session, sandbox)
             with contextlib.suppress(SandboxError):  # it is no secret there, and its owner's
-                await sandbox.run(Launch(("rm", "-f", "--", *paths), sandbox.home, ours=True))
+                await sandbox.run(Launch(("rm", "-f", "--", *paths), sandbox.home, visible=seen, ours=True))
 
 
 def anybody_reads(thread: ThreadKey, session: Session) -> bool:
@@ -128,9 +130,14 @@ def anybody_reads(thread: ThreadKey, session: Session) -> bool:
     return thread.surface == "github" and not (known and all(one.private for one in known))
 
 
-def entrance(home: str, turn: Turn) -> str:
+def copies(sandbox: Sandbox, session: str) -> str:
+    """Where a session's side tools leave copies of files and sockets of ports."""
+    return f"{own_directory(sandbox, session)}/shared"
+
+
+def entrance(sandbox: Sandbox, turn: Turn) -> str:
     """Where what an attempt at a turn serves is reached (Launch.entrance)."""
-    return f"{home}/{COPIES}/at-{turn.id}-{turn.attempt}"
+    return f"{copies(sandbox, turn.session)}/at-{turn.id}-{turn.attempt}"
 
 
 def nobody_waits(timeline: Timeline) -> tuple[Shared, ...]:
@@ -139,7 +146,7 @@ def nobody_waits(timeline: Timeline) -> tuple[Shared, ...]:
     return tuple(Shared(id, "The agent ended before", done=False) for id in left)
 
 
-def _is_ours(sandbox: Sandbox, path: str) -> bool:
+def _is_ours(sandbox: Sandbox, turn: Turn, path: str) -> bool:
     """A path is what the agent's side says: nothing else of the box is fetched or deleted."""
     directory, _, name = path.rpartition("/")
-    return directory == f"{sandbox.home}/{COPIES}" and _NAME.fullmatch(name) is not None
+    return directory == copies(sandbox, turn.session) and _NAME.fullmatch(name) is not None

@@ -374,6 +374,12 @@ class Workspaces:
         return result.out.decode(errors="replace")
 
 
+def own_directory(sandbox: Sandbox, session: str) -> str:
+    """What goes between people, the bot and a session's agent besides code, where the sessions beside it do
+    not see it if the provider can do so. session: its id."""
+    return f"{sandbox.workspaces}/{session[:8]}/.sandpiper"
+
+
 def visible_to(session: Session, sandbox: Sandbox) -> tuple[str, ...]:
     """What a session's agent sees besides the home (Launch.visible)."""
     bare = (f"{sandbox.repositories}/{one.id}.git" for one in session.repositories)

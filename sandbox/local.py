@@ -352,13 +352,13 @@ class LocalSandbox:
     ) -> Link:
         await self._running()
         if guard is None:
-            return await self._ports.expose(self._place.home, self._in_home(path))
+            return await self._ports.expose(self._place.workspaces, self._below(path))
         if not entrance:
             raise SandboxError("Servers in this sandbox end with their turn, and none runs in this thread.")
-        return await self._ports.preview(self._place.home, self._in_home(entrance), port, guard)
+        return await self._ports.preview(self._place.workspaces, self._below(entrance), port, guard)
 
     async def conceal(self, path: str) -> None:
-        await self._ports.conceal(self._place.home / self._in_home(path))
+        await self._ports.conceal(self._place.workspaces / self._below(path))
 
     async def denied_hosts(self, since: float) -> tuple[DeniedHost, ...]:
         await self.state()
@@ -378,10 +378,10 @@ class LocalSandbox:
             raise SandboxError(f"'{key}' is no name for a process.")
         return self._place.spool / key
 
-    def _in_home(self, path: str) -> str:
-        below = path.removeprefix(f"{self.home}/")
+    def _below(self, path: str) -> str:
+        below = path.removeprefix(f"{self.workspaces}/")
         if below == path or ".." in Path(below).parts:
-            raise SandboxError(f"{path} is not in the home.")
+            raise SandboxError(f"{path} is in no session's workspace.")
         return below
 
     async def _running(self) -> None:

@@ -1,4 +1,5 @@
-"""Ports of a local sandbox that people may look at: a unix socket in its home leads to a server in it."""
+"""Ports of a local sandbox that people may look at: a unix socket among its workspaces leads to a server in
+it."""
 
 from __future__ import annotations
 
@@ -26,27 +27,27 @@ class LocalPorts:
         self._open: dict[Path, Way] = {}
         self._previews: dict[Path, list[Way]] = {}
 
-    async def expose(self, home: Path, path: str) -> Link:
-        """Where the socket at `path` leads, which is relative to the home. Raises SandboxError."""
+    async def expose(self, base: Path, path: str) -> Link:
+        """Where the socket at `path` leads, from a directory that is ours. Raises SandboxError."""
         if not self._host:
             raise SandboxError(*NOT_CONFIGURED)
-        with _socket(home, path):  # a way to nothing is refused now, not at the first click
+        with _socket(base, path):  # a way to nothing is refused now, not at the first click
             pass
-        way = Way(functools.partial(_reach, home, path, 0), OpenGate())
+        way = Way(functools.partial(_reach, base, path, 0), OpenGate())
         # In its place before it is awaited, so that whoever comes next closes it.
-        await self.conceal(home / path)
-        self._open[home / path] = way
+        await self.conceal(base / path)
+        self._open[base / path] = way
         at = await way.open(self._host)
-        if self._open.get(home / path) is not way:
+        if self._open.get(base / path) is not way:
             way.close()
         return Link(f"{at}/")
 
-    async def preview(self, home: Path, path: str, port: int, guard: Guard) -> Link:
+    async def preview(self, base: Path, path: str, port: int, guard: Guard) -> Link:
         """For one person, to a port behind the entrance at `path`. Raises SandboxError."""
         if not self._host:
             raise SandboxError(*NOT_CONFIGURED)
-        way, link = await shown(self._host, functools.partial(_reach, home, path, port), guard)
-        previews = self._previews.setdefault(home / path, [])
+        way, link = await shown(self._host, functools.partial(_reach, base, path, port), guard)
+        previews = self._previews.setdefault(base / path, [])
         previews.append(way)
         while len(previews) > PREVIEWS:
             previews.pop(0).close()
@@ -62,9 +63,9 @@ class LocalPorts:
             await self.conceal(key)
 
 
-async def _reach(home: Path, path: str, port: int) -> Connection:
+async def _reach(base: Path, path: str, port: int) -> Connection:
     """port: of an entrance, which leads to more than one; 0: the socket is the way itself."""
-    with _socket(home, path) as way:
+    with _socket(base, path) as way:
         far_in, far_out = await asyncio.open_unix_connection(way, limit=LARGEST_HEAD)
     if port:
         far_out.write(b"%d\n" % port)
@@ -80,10 +81,10 @@ async def _reach(home: Path, path: str, port: int) -> Connection:
 
 
 @contextlib.contextmanager
-def _socket(home: Path, path: str) -> Iterator[str]:
-    """A name of the socket that no link can lead elsewhere: the agent can put anything in its home, and a
-    link there must not become a way to a socket of this machine's. Raises SandboxError."""
-    fds = [os.open(home, os.O_PATH | os.O_DIRECTORY)]
+def _socket(base: Path, path: str) -> Iterator[str]:
+    """A name of the socket that no link can lead elsewhere: the agent can put anything below, and a link
+    there must not become a way to a socket of this machine's. Raises SandboxError."""
+    fds = [os.open(base, os.O_PATH | os.O_DIRECTORY)]
     try:
         *above, name = Path(path).parts
         for part in above:

@@ -12,6 +12,7 @@ import httpx
 from bot.errors import SandboxError
 from bot.models import Launch
 from bot.ports import Guard, Link, Sandbox
+from bot.workspace import own_directory
 
 # Says what it was asked and with which headers. A POST is answered with its body.
 SERVER = """
@@ -51,8 +52,9 @@ class Person:
 @contextlib.asynccontextmanager
 async def serving(sandbox: Sandbox, port: int, program: str = SERVER) -> AsyncIterator[str]:
     """An agent that serves; the entrance of its launch."""
-    entrance = f"{sandbox.home}/.sandpiper/shared/at-1-1"
-    launch = Launch(("python3", "-c", program, str(port)), sandbox.home, entrance=entrance)
+    entrance = f"{own_directory(sandbox, '1a2b3c4d')}/shared/at-1-1"
+    seen = (f"{sandbox.workspaces}/1a2b3c4d",)
+    launch = Launch(("python3", "-c", program, str(port)), sandbox.home, visible=seen, entrance=entrance)
     process = await sandbox.spawn(f"turn-{secrets.token_hex(4)}", launch, fence=1, orphan_after=600.0)
     try:
         yield entrance

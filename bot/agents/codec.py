@@ -103,7 +103,8 @@ class Task:
     to think, in the agent's own words; "" leaves it to the agent. answerable: people can be asked inside
     the turn; else a question or a request for approval is answered by the codec at once. command: how the
     program is called in this sandbox; () = as the codec calls it. side_tools: the path in the box of an MCP
-    server on stdio that the agent is to have, "": none."""
+    server on stdio that the agent is to have, "": none. shared: the session's directory in the box for what
+    the agent offers people; "": nothing can be offered."""
 
     prompt: Prompt
     cwd: str
@@ -117,6 +118,7 @@ class Task:
     answerable: bool = False
     command: tuple[str, ...] = ()
     side_tools: str = ""
+    shared: str = ""
 
 
 # What happens to a codec

@@ -64,7 +64,7 @@ class SideTools:
     def launch(self, task: Task) -> Launch:
         directory = _directory(task)
         launch = self._agent.launch(replace(task, side_tools=f"{directory}/serve"))
-        return replace(launch, argv=(*RUN, directory, ",".join(self._tools), *launch.argv))
+        return replace(launch, argv=(*RUN, directory, task.shared, ",".join(self._tools), *launch.argv))
 
     def begin(self, task: Task) -> Step:
         step = self._agent.begin(replace(task, side_tools=f"{_directory(task)}/serve"))

@@ -203,11 +203,16 @@ def serve(near: socket.socket, path: str, greeting: bytes, patience: float) -> N
 def open_entrance(path: str) -> _socket.socket | None:
     """None: it cannot be had (a full disk, something in its place), and the command runs without it."""
     entrance = _socket.socket(_socket.AF_UNIX)
+    above, name = os.path.split(path)
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        os.makedirs(above, mode=0o700, exist_ok=True)  # noqa: PTH103
         if os.path.lexists(path):
             os.unlink(path)  # noqa: PTH108
-        entrance.bind(path)
+        directory = os.open(above, os.O_PATH)  # a socket's path may be 107 bytes, and ours can be longer
+        try:
+            entrance.bind(f"/proc/self/fd/{directory}/{name}")
+        finally:
+            os.close(directory)
         entrance.listen(32)
     except OSError:
         entrance.close()

@@ -1,6 +1,6 @@
 """An agent's side tools, beside it in its box. Standard library only, Python 3.9+.
 
-    side_tools.py DIRECTORY TOOL,… COMMAND [ARGUMENT …]
+    side_tools.py DIRECTORY SHARED TOOL,… COMMAND [ARGUMENT …]
 
 It runs the command, passes its stdin and stdout on, and makes DIRECTORY with a program `serve` in it: an MCP
 server on stdio (mcp_server.py) that the command may start. What is called there becomes a line on stdout,
@@ -10,8 +10,8 @@ decides nothing.
 Lines out:  {"sandpiper": "call", "id": "1", "tool": "set_title", "arguments": {…}}
             {"sandpiper": "gone", "id": "1"}                 nobody waits for that answer any more
 Lines in:   {"sandpiper": "answer", "id": "1", "text": "…", "error": false}
-A call of `share_file` carries its file's copy in the home as `path`, beside `name` and `size`; one of
-`share_port` a unix socket in the home as `path`, which leads to the port.
+A call of `share_file` carries its file's copy in SHARED as `path`, beside `name` and `size`; one of
+`share_port` a unix socket there as `path`, which leads to the port.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ class Output:
 class Calls:
     """What waits for an answer: calls of every `serve` by numbers of ours."""
 
-    def __init__(self, output: Output, tools: str) -> None:
+    def __init__(self, output: Output, tools: str, shared: str) -> None:
         self.output = output
+        self.shared = shared
         self.tools = tools.split(",")
         self.lock = threading.Lock()
         self.waiting: dict[str, tuple[Any, Any, str]] = {}  # who called, its id of that, what was made for it
@@ -76,10 +77,10 @@ class Calls:
         made = ""
         try:
             if name == "share_file":
-                arguments = {**arguments, **copy_of(arguments.get("path"))}
+                arguments = {**arguments, **copy_of(arguments.get("path"), self.shared)}
                 made = arguments["path"]
             elif name == "share_port":
-                arguments = {**arguments, "path": way_to(arguments.get("port"))}
+                arguments = {**arguments, "path": way_to(arguments.get("port"), self.shared)}
                 made = arguments["path"]
         except (OSError, ValueError) as error:
             answer(client, id, f"Not shared: {error}", True)
@@ -96,7 +97,7 @@ class Calls:
             text, error = str(told["text"]), bool(told.get("error"))
             with self.lock:
                 client, id, made = self.waiting.pop(told["id"])
-            if error and made:  # nobody fetches it: each would stay in the home
+            if error and made:  # nobody fetches it: each would stay there
                 Path(made).unlink(missing_ok=True)
             answer(client, id, text, error)
         except (ValueError, KeyError, TypeError, OSError):
@@ -118,8 +119,8 @@ def answer(client: Any, id: Any, text: str, error: bool) -> None:
         pass  # it has ended
 
 
-def copy_of(path: Any) -> dict[str, Any]:
-    """A copy in the home, where it can be fetched from. Raises OSError, ValueError."""
+def copy_of(path: Any, shared: str) -> dict[str, Any]:
+    """A copy, where it can be fetched from. Raises OSError, ValueError."""
     if not isinstance(path, str) or not path or "\0" in path:
         raise ValueError("a path is needed.")
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # no waiting for a pipe
@@ -128,25 +129,28 @@ def copy_of(path: Any) -> dict[str, Any]:
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise ValueError(f"{path} is larger than {LARGEST_FILE // (1024 * 1024)} MB.")
-    copy = fresh_name()
+    copy = fresh_name(shared)
     copy.write_bytes(data)
     return {"path": str(copy), "name": Path(path).name, "size": len(data)}
 
 
-def fresh_name() -> Path:
-    directory = Path.home() / ".sandpiper" / "shared"
+def fresh_name(shared: str) -> Path:
+    """Raises OSError, ValueError."""
+    if not shared:
+        raise ValueError("there is no place for it here.")
+    directory = Path(shared)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return directory / secrets.token_hex(8)
 
 
-def way_to(port: Any) -> str:
-    """A socket in the home, from where the port is reached. Raises OSError, ValueError."""
+def way_to(port: Any, shared: str) -> str:
+    """A socket from where the port is reached. Raises OSError, ValueError."""
     if not isinstance(port, int) or not 0 < port < 65536:
         raise ValueError("a port is needed.")
     socket.create_connection(("127.0.0.1", port), timeout=5).close()  # or it would be a link to nothing
-    path = fresh_name()
+    path = fresh_name(shared)
     listener = socket.socket(socket.AF_UNIX)
-    directory = os.open(path.parent, os.O_PATH)  # a socket's path may be 107 bytes, a home's is longer
+    directory = os.open(path.parent, os.O_PATH)  # a socket's path may be 107 bytes, and ours is longer
     try:
         listener.bind(f"/proc/self/fd/{directory}/{path.name}")
     finally:
@@ -317,10 +321,18 @@ def die_with_parent() -> None:
         pass
 
 
-def run(directory: Path, tools: str, argv: list[str]) -> int:
+def forget_the_home() -> None:
+    """What earlier releases left where all of a person's sessions read it."""
+    ours = Path.home() / ".sandpiper"
+    for name in () if ours.is_symlink() else ("shared", "attached"):
+        shutil.rmtree(ours / name, ignore_errors=True)
+
+
+def run(directory: Path, shared: str, tools: str, argv: list[str]) -> int:
     output = Output()
-    calls = Calls(output, tools)
+    calls = Calls(output, tools, shared)
     made = False
+    forget_the_home()
     try:
         clear(directory)
     except OSError as error:
@@ -355,12 +367,12 @@ def run(directory: Path, tools: str, argv: list[str]) -> int:
 
 def main() -> None:
     try:
-        directory, listed, *argv = sys.argv[1:]
+        directory, shared, listed, *argv = sys.argv[1:]
         if not argv:
             raise ValueError
     except ValueError:
         raise SystemExit(__doc__) from None
-    code = run(Path(directory), listed, argv)
+    code = run(Path(directory), shared, listed, argv)
     sys.stderr.flush()
     os._exit(code)
 

@@ -317,6 +317,7 @@ class Place:
             effort=given.effort,
             permissions=given.permissions,
             answerable=given.answerable,
+            shared=str(self.home / "shared"),
         )
 
 

@@ -83,13 +83,13 @@ async def test_a_file_appears_in_the_thread(it: Rig) -> None:
     assert known is not None and known.data == b"all is well"
     assert (file["name"], file["title"]) == ("report.txt", "What I measured")
     assert "Sharing report.txt" in it.picture(root)
-    home = next(it._homes("*/home/.sandpiper/shared"))
+    home = next(it._homes("*/workspaces/*/.sandpiper/shared"))
     assert list(home.iterdir()) == [], "its copy lies in the sandbox"
 
 
 async def test_what_people_attach_is_there_for_the_agent(it: Rig) -> None:
     root = it.mention(
-        "!run cp ~/.sandpiper/attached/*/1-notes.txt notes.txt\n!commit Notes\n!answer Read.",
+        "!run cp ../.sandpiper/attached/*/1-notes.txt notes.txt\n!commit Notes\n!answer Read.",
         files={"notes.txt": b"from Ana"},
     )
     assert "+from Ana" in await it.diff(await it.final(root))

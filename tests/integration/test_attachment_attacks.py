@@ -41,7 +41,7 @@ async def test_any_name_is_a_file_of_its_own_place(tmp_path: Path, name: str) ->
         assert (await t.final()).text == "Seen."
         assert "not here" not in places[0]
         [box] = t.provider.boxes.values()
-        found = [path for path in Path(box.home, ".sandpiper/attached").rglob("*") if path.is_file()]
+        found = [path for path in Path(box.workspaces).glob("*/.sandpiper/attached/**/*") if path.is_file()]
         assert [path.read_bytes() for path in found] == [b"png"]
         assert len(found[0].name.encode()) <= 200
         assert str(found[0]) in places[0]

@@ -37,7 +37,7 @@ async def test_files_come_with_the_first_prompt(tmp_path: Path, sees: bool) -> N
         assert shot.read_bytes() == b"png"
         assert heard["pictures"] == (str(shot) if sees else "")
         assert path_of(heard, "2-a`b.log").read_bytes() == b"log"
-        assert shot.parent.parent.parts[-2:] == (".sandpiper", "attached")
+        assert shot.parents[1] == agent.cwd.parent / ".sandpiper" / "attached"
         agent.say(done="Seen.")
 
     agents = SEES if sees else {"lines": LineCodec(capabilities=Capabilities(images=False))}

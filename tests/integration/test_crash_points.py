@@ -505,7 +505,7 @@ async def test_files_lie_where_the_agent_was_told_and_what_is_missing_is_said_on
         paths = re.findall(r"attached: (\S+),", told)
         assert [Path(path).name for path in paths] == ["1-a.log", "1-b.png"]
         assert [Path(path).read_bytes() for path in paths] == [b"log", b"png"]
-        lying = [path for path in Path(box.home, ".sandpiper/attached").rglob("*") if path.is_file()]
+        lying = [path for path in Path(box.workspaces).glob("*/.sandpiper/attached/**/*") if path.is_file()]
         assert sorted(map(str, lying)) == sorted(paths)
         rows = [row.title for row in record.world.surface.pictures[-1].rows]
         assert len([title for title in rows if "lost.png" in title]) == 1, rows

@@ -16,6 +16,7 @@ import pytest
 from bot.errors import SandboxError
 from bot.models import Launch
 from bot.ports import Process
+from bot.workspace import own_directory
 from sandbox.bubblewrap import Options
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
 from sandbox.local import LocalProvider, LocalSandbox
@@ -35,15 +36,20 @@ python3 "$SANDPIPER_PROGRAMS/mcp_call.py" share_port "{\\"port\\": $1}" /bin/sh 
 """
 
 
-def beside(port: int, script: str) -> Launch:
+def own(sandbox: LocalSandbox) -> str:
+    return own_directory(sandbox, "1a2b3c4d-5e6f")
+
+
+def beside(sandbox: LocalSandbox, port: int, script: str) -> Launch:
     """A script with side tools beside it. Its directory is its own also where nothing is isolated."""
     directory = f"/tmp/tools-{secrets.token_hex(4)}"
-    run = 'exec python3 "$SANDPIPER_PROGRAMS/side_tools.py" "$2" share_port /bin/sh -c "$3" agent "$1" "$2"'
-    return Launch(("/bin/sh", "-c", run, "tools", str(port), directory, script), "/")
+    run = 'exec python3 "$SANDPIPER_PROGRAMS/side_tools.py" "$2" "$4" share_port sh -c "$3" agent "$1" "$2"'
+    words = ("/bin/sh", "-c", run, "tools", str(port), directory, script, f"{own(sandbox)}/shared")
+    return Launch(words, "/", visible=(f"{sandbox.workspaces}/1a2b3c4d",))
 
 
-def serving(port: int) -> Launch:
-    return beside(port, f"{SERVING}{SHARING}wait\n")
+def serving(sandbox: LocalSandbox, port: int) -> Launch:
+    return beside(sandbox, port, f"{SERVING}{SHARING}wait\n")
 
 
 @pytest.fixture(params=["boxed", "unsafe"])
@@ -78,7 +84,7 @@ async def get(url: str) -> httpx.Response:
 
 
 async def test_people_reach_a_server_in_the_box(sandbox: LocalSandbox, port: int) -> None:
-    process = await sandbox.spawn("agent", serving(port), fence=1, orphan_after=60)
+    process = await sandbox.spawn("agent", serving(sandbox, port), fence=1, orphan_after=60)
     path = json.loads(await line(process))["arguments"]["path"]
     url = (await sandbox.expose(port, path)).url
     assert (await get(f"{url}page.txt")).text == "hello from the box\n"
@@ -96,7 +102,7 @@ async def test_people_reach_a_server_in_the_box(sandbox: LocalSandbox, port: int
 
 
 async def test_a_way_ends_with_its_program(sandbox: LocalSandbox, port: int) -> None:
-    process = await sandbox.spawn("agent", serving(port), fence=1, orphan_after=60)
+    process = await sandbox.spawn("agent", serving(sandbox, port), fence=1, orphan_after=60)
     path = json.loads(await line(process))["arguments"]["path"]
     url = (await sandbox.expose(port, path)).url
     await process.signal("KILL")
@@ -107,7 +113,7 @@ async def test_a_way_ends_with_its_program(sandbox: LocalSandbox, port: int) -> 
 
 
 async def test_a_port_that_nobody_serves_is_not_shared(sandbox: LocalSandbox, port: int) -> None:
-    done = await sandbox.run(beside(port, SHARING))
+    done = await sandbox.run(beside(sandbox, port, SHARING))
     assert done.code == 1 and done.out.startswith(b"Not shared: ")
 
 
@@ -129,26 +135,28 @@ def another(tmp_path: Path) -> Iterator[Path]:
     listener.close()
 
 
-def home_of(sandbox: LocalSandbox, tmp_path: Path) -> Path:
-    return tmp_path / "sandboxes" / sandbox.id / "home"
+def workspace_of(sandbox: LocalSandbox, tmp_path: Path) -> Path:
+    directory = tmp_path / "sandboxes" / sandbox.id / "workspaces" / "1a2b3c4d"
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 async def test_a_link_is_no_way_to_another_socket(
     sandbox: LocalSandbox, another: Path, tmp_path: Path
 ) -> None:
-    shared = home_of(sandbox, tmp_path) / ".sandpiper" / "shared"
+    shared = workspace_of(sandbox, tmp_path) / ".sandpiper" / "shared"
     shared.mkdir(parents=True)
     (shared / "0123456789abcdef").symlink_to(another)
     with pytest.raises(SandboxError):
-        await sandbox.expose(80, f"{sandbox.home}/.sandpiper/shared/0123456789abcdef")
+        await sandbox.expose(80, f"{own(sandbox)}/shared/0123456789abcdef")
 
 
 async def test_a_link_on_the_way_is_none_either(sandbox: LocalSandbox, another: Path, tmp_path: Path) -> None:
-    (home_of(sandbox, tmp_path) / ".sandpiper").symlink_to(another.parent)
+    (workspace_of(sandbox, tmp_path) / ".sandpiper").symlink_to(another.parent)
     with pytest.raises(SandboxError):
-        await sandbox.expose(80, f"{sandbox.home}/.sandpiper/private.sock")
+        await sandbox.expose(80, f"{own(sandbox)}/private.sock")
     with pytest.raises(SandboxError):
-        await sandbox.expose(80, f"{sandbox.home}/../../private.sock")
+        await sandbox.expose(80, f"{sandbox.workspaces}/../../../private.sock")
     with pytest.raises(SandboxError):
         await sandbox.expose(80, str(another))
 
@@ -156,14 +164,22 @@ async def test_a_link_on_the_way_is_none_either(sandbox: LocalSandbox, another: 
 async def test_a_socket_that_becomes_a_link_later_leads_nowhere(
     sandbox: LocalSandbox, port: int, another: Path, tmp_path: Path
 ) -> None:
-    process = await sandbox.spawn("agent", serving(port), fence=1, orphan_after=60)
+    process = await sandbox.spawn("agent", serving(sandbox, port), fence=1, orphan_after=60)
     path = json.loads(await line(process))["arguments"]["path"]
     url = (await sandbox.expose(port, path)).url
-    here = home_of(sandbox, tmp_path) / path.removeprefix(f"{sandbox.home}/")
+    here = workspace_of(sandbox, tmp_path).parent / path.removeprefix(f"{sandbox.workspaces}/")
     here.unlink()
     here.symlink_to(another)
     with pytest.raises(httpx.TransportError):
         await get(url)
+
+
+async def test_what_all_sessions_could_listen_in_the_place_of_is_not_shared(
+    sandbox: LocalSandbox, tmp_path: Path
+) -> None:
+    home = tmp_path / "sandboxes" / sandbox.id / "home"
+    with listening(home, "way"), pytest.raises(SandboxError, match="no session's workspace"):
+        await sandbox.expose(80, f"{sandbox.home}/way")
 
 
 async def test_connections_are_counted_and_end_with_the_way(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ async def test_who_may_steer_gets_a_link_that_stands_for_them(tmp_path: Path) ->
         (box,) = t.provider.boxes.values()
         (path,) = box.exposed
         turn = await t.store.open_turn((await t.store.session_of("slack:T1/C1:t1")).id)  # type: ignore[union-attr]
-        assert turn is not None and path == f"{box.home}/.sandpiper/shared/at-{turn.id}-1"
+        assert turn is not None
+        assert path == f"{box.workspaces}/{turn.session[:8]}/.sandpiper/shared/at-{turn.id}-1"
         guard = box.guards[path]
         assert await guard.refusal() == ""
         t.slack.outsiders.add(BEN.user)

@@ -13,6 +13,7 @@ import pytest
 from bot.errors import SandboxError
 from bot.models import Launch
 from bot.ports import Guard
+from bot.workspace import own_directory
 from sandbox.bubblewrap import PROXY_PORT, Options
 from sandbox.isolation import Bubblewrap
 from sandbox.local import LocalProvider, LocalSandbox
@@ -20,6 +21,7 @@ from sandbox.local_ports import LocalPorts
 from tests.boxes import must_work
 
 PORT = 3000
+SESSION = "1a2b3c4d"
 SERVER = """
 import http.server, sys
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -61,8 +63,9 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[LocalSandbox]:
 @contextlib.asynccontextmanager
 async def serving(sandbox: LocalSandbox) -> AsyncIterator[str]:
     """An agent that serves; the entrance of its launch."""
-    entrance = f"{sandbox.home}/.sandpiper/shared/at-1-1"
-    launch = Launch(("python3", "-c", SERVER, str(PORT)), "/", entrance=entrance)
+    entrance = f"{own_directory(sandbox, SESSION)}/shared/at-1-1"
+    seen = (f"{sandbox.workspaces}/{SESSION}",)
+    launch = Launch(("python3", "-c", SERVER, str(PORT)), "/", visible=seen, entrance=entrance)
     process = await sandbox.spawn("turn-1-1", launch, fence=1, orphan_after=600.0)
     try:
         yield entrance
@@ -145,7 +148,8 @@ async def test_an_entrance_that_leads_out_of_the_box_is_not_taken(
     ours = tmp_path / "ours.sock"
     server = await asyncio.start_unix_server(lambda reader, writer: writer.write(b"+"), str(ours))
     async with server:
-        entrance = f"{sandbox.home}/at"
-        await sandbox.run(Launch(("ln", "-s", str(ours), entrance), "/"))
+        seen = f"{sandbox.workspaces}/{SESSION}"
+        entrance = f"{seen}/at"
+        await sandbox.run(Launch(("ln", "-s", str(ours), entrance), "/", visible=(seen,)))
         with pytest.raises(SandboxError, match="no server behind"):
             await sandbox.expose(PORT, "", entrance=entrance, guard=guard())

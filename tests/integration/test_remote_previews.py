@@ -171,9 +171,9 @@ async def test_what_an_agent_shares_is_open_until_it_is_concealed(sandbox: Sandb
     port = free_port()
     async with serving(sandbox, port) as entrance, browser() as mine:
         await shown(sandbox, port, entrance, Person().guard())
-        first = await sandbox.expose(port, "way")
+        first = await sandbox.expose(port, "way", entrance=entrance)
         assert first.bearer == 0.0 and await leads(mine, first.url)
-        again = await sandbox.expose(port, "way")
+        again = await sandbox.expose(port, "way", entrance=entrance)
         assert not await leads(mine, first.url) and await leads(mine, again.url)
         await sandbox.conceal("way")
         assert not await leads(mine, again.url)

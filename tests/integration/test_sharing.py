@@ -34,8 +34,7 @@ def with_side_tools(tmp_path: Path, *scripts: Script) -> AbstractAsyncContextMan
 
 
 def copy_in(agent: ScriptedProcess, name: str = NAME) -> str:
-    home = next(one for one in agent.cwd.parents if (one / "workspaces").exists()) / "home"
-    path = home / ".sandpiper" / "shared" / name
+    path = agent.cwd.parent / ".sandpiper" / "shared" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"hello")
     return str(path)
@@ -226,18 +225,29 @@ async def test_a_copy_that_waits_to_be_shown_is_not_fetched_again(tmp_path: Path
         assert len([item for item in t.slack.said if item.saying.kind is SayingKind.FILE]) == 1
 
 
-@pytest.mark.parametrize("path", ["{home}/.ssh/id", NAME, "{home}/.sandpiper/shared/../../x", "/etc/passwd"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{session}/.ssh/id",
+        NAME,
+        "{session}/.sandpiper/shared/../../x",
+        "/etc/passwd",
+        "{home}/.sandpiper/shared/" + NAME,
+    ],
+)
 async def test_nothing_but_a_copy_is_fetched_or_deleted(tmp_path: Path, path: str) -> None:
     kept: list[Path] = []
 
     async def offers_another(agent: ScriptedProcess) -> None:
         await agent.take()
-        home = Path(copy_in(agent)).parents[2]
-        (home / ".ssh").mkdir()
-        for file in (home / ".ssh/id", home / "x", home / NAME):
+        session = Path(copy_in(agent)).parents[2]
+        home = session.parents[1] / "home"
+        (session / ".ssh").mkdir()
+        (home / ".sandpiper/shared").mkdir(parents=True)
+        for file in (session / ".ssh/id", session / "x", home / ".sandpiper/shared" / NAME):
             file.write_text("precious")
             kept.append(file)
-        given = {"path": path.format(home=home), "name": "a.txt"}
+        given = {"path": path.format(home=home, session=session), "name": "a.txt"}
         agent.say(sandpiper="call", id="1", tool="share_file", arguments=given)
         assert (await agent.heard())["text"].startswith("Not shared: What was offered is none")
         agent.say(done="bye")

@@ -34,7 +34,7 @@ class Beside:
         self.home = home
         self.directory = directory or home / "tools"
         self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(self.directory), tools, *command],
+            [sys.executable, str(PROGRAM), str(self.directory), str(home / "shared"), tools, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -267,7 +267,7 @@ def test_a_file_is_copied_to_where_it_can_be_fetched(home: Path) -> None:
     given = beside.call()["arguments"]
     copy = Path(given.pop("path"))
     assert given == {"title": "The report", "name": "report final.txt", "size": 8}
-    assert copy.parent == home / ".sandpiper" / "shared" and copy.read_text() == "all well"
+    assert copy.parent == home / "shared" and copy.read_text() == "all well"
     beside.answer("1", "Shared.")
     assert beside.rest()[2] == 0
 
@@ -281,7 +281,23 @@ def test_a_file_that_cannot_be_shared(home: Path, what: str) -> None:
     beside = calling(home, "share_file", path=what)
     out, err, code = beside.rest()
     assert out.startswith(b"Not shared: ") and (err, code) == (b"", 1)
-    assert not list((home / ".sandpiper").glob("shared/*"))
+    assert not list(home.glob("shared/*"))
+
+
+def test_what_earlier_releases_left_for_all_sessions_to_read_goes(home: Path) -> None:
+    ours = home / ".sandpiper"
+    for name in ("shared", "attached/1", "programs"):
+        (ours / name).mkdir(parents=True)
+        (ours / name / "file").touch()
+    assert Beside(home, "true").rest()[2] == 0
+    assert [path.name for path in ours.iterdir()] == ["programs"]
+
+
+def test_a_link_in_the_home_makes_nothing_else_go(home: Path) -> None:
+    (home / "workspace" / "attached").mkdir(parents=True)
+    (home / ".sandpiper").symlink_to(home / "workspace")
+    assert Beside(home, "true").rest()[2] == 0
+    assert (home / "workspace" / "attached").exists()
 
 
 class Server:

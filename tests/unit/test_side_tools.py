@@ -32,9 +32,16 @@ KEY = "11111111-0000-4000-8000-000000000001"
 SECRET = "a-key-of-no-known-form-0123456789"
 AGENT = ScriptedCodec(["scripted"])
 CODEC = SideTools(AGENT, secrets=(SECRET,))
-TASK = Task(Prompt(KEY, "Ana: fix it", (1,)), "/home/agent/work", "/home/agent", answerable=True)
+SHARED = "/workspace/1a2b3c4d/.sandpiper/shared"
+TASK = Task(
+    Prompt(KEY, "Ana: fix it", (1,)),
+    "/workspace/1a2b3c4d/code",
+    "/home/agent",
+    answerable=True,
+    shared=SHARED,
+)
 
-COPY = "/home/agent/.sandpiper/shared/0123456789abcdef"
+COPY = f"{SHARED}/0123456789abcdef"
 
 
 class Talk:

@@ -85,13 +85,21 @@ class Access:
                 f"Only {owner.identity.name} may steer this session.",
                 "The operator can widen this with SANDPIPER_STEER_POLICY=collaborators.",
             )
-        for other in await self._within_reach(owner):
-            if not await self._may_read(identity, thread, other):
-                raise Denied(  # which one, is theirs to know who may read it
-                    f"The agent here could show you code that you may not read: {owner.identity.name}'s "
-                    "sandbox holds other repositories too, and cannot keep them apart.",
-                    f"{owner.identity.name} can go on, or you start a thread of your own.",
-                )
+        if not await self.may_read(identity, thread, await self._within_reach(owner)):
+            raise Denied(  # which one, is theirs to know who may read it
+                f"The agent here could show you code that you may not read: {owner.identity.name}'s "
+                "sandbox holds other repositories too, and cannot keep them apart.",
+                f"{owner.identity.name} can go on, or you start a thread of your own.",
+            )
+
+    async def may_read(
+        self, identity: Identity, thread: ThreadKey, repositories: Sequence[Repository]
+    ) -> bool:
+        """May this person see the code of all of these? Raises a ForgeError when that cannot be asked."""
+        for one in repositories:
+            if not await self._may_read(identity, thread, one):
+                return False
+        return True
 
     async def _may_read(self, identity: Identity, thread: ThreadKey, repository: Repository) -> bool:
         try:

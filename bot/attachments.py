@@ -44,11 +44,6 @@ class Brought:
         return f"Not brought to the agent: `{self.name.replace('`', 'ˋ')}`. {self.why}"
 
 
-@dataclass(frozen=True, slots=True)
-class AttachmentsBrought:
-    """All that a driver waited for is there, or never will be."""
-
-
 class Attachments:
     """Those of one attempt at a turn of a session. scratch: where they are on their way."""
 
@@ -66,7 +61,7 @@ class Attachments:
         """Is there any that was not looked for yet?"""
         return any(item.attachments and item.id not in self._brought for item in inputs)
 
-    async def bring(self, inputs: Sequence[Input]) -> AttachmentsBrought:
+    async def bring(self, inputs: Sequence[Input]) -> None:
         """Each to its own place, the same one when it is done again. What cannot be had fails nothing."""
         until = self._clock.now() + PATIENCE
         for item in inputs:
@@ -76,7 +71,6 @@ class Attachments:
             if (left := len(item.attachments) - MOST) > 0:
                 brought.append(Brought(f"{left} more", 0, why=f"Of one message {MOST} are brought."))
             self._brought[item.id] = tuple(brought)
-        return AttachmentsBrought()
 
     def told(self, inputs: Iterable[Input]) -> tuple[Input, ...]:
         """The same, with where their files are."""

@@ -13,7 +13,7 @@ from bot.attachments import Attachments
 from bot.conversation import Conversation, prompt_key
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.endings import Endings
-from bot.errors import InputsChanged, LeaseLost, ProcessGone, StoreUnavailable
+from bot.errors import InputsChanged, LeaseLost, ProcessGone, SandpiperError, StoreUnavailable
 from bot.events import Cause
 from bot.failures import AgentDied, AgentFailed
 from bot.models import Fate, Input, Launch, Memory, Past, Record, Remark, TurnState
@@ -24,6 +24,7 @@ from bot.prompts import first_prompt, next_prompt, resumed_prompt
 from bot.records import memory_of, record_of
 from bot.sandboxes import Sandboxes
 from bot.sharing import Sharing, copies, entrance, nobody_waits
+from bot.steerers import Asked, Steerers
 from bot.trust import NO_TRUST, Trust
 from bot.workspace import Workspaces
 
@@ -42,6 +43,7 @@ class Attempts:
         sandboxes: Sandboxes,
         workspaces: Workspaces,
         preparation: Preparation,
+        steerers: Steerers,
         endings: Endings,
         sharing: Sharing,
         agents: Mapping[str, Codec],
@@ -59,6 +61,7 @@ class Attempts:
         self._sandboxes = sandboxes
         self._workspaces = workspaces
         self._preparation = preparation
+        self._steerers = steerers
         self._endings = endings
         self._sharing = sharing
         self._agents = agents
@@ -126,6 +129,7 @@ class Attempts:
             self._workspaces,
             self._sharing,
             attachments,
+            self._steerers,
             self._deadlines,
         )
         try:
@@ -183,17 +187,19 @@ class Attempts:
         past: Sequence[Past],
     ) -> bool:
         """The first prompt, recorded. False: people changed their words, which they can until then."""
-        inputs = await self._unsaid(driver, memory)
-        while attachments.missing(inputs):
+        asked = await self._unsaid(driver, memory)
+        while attachments.missing(asked.inputs):
             await driver.phase("files", "Bringing in what people attached")
-            await attachments.bring(inputs)
-            inputs = await self._unsaid(driver, memory)
+            await attachments.bring(asked.inputs)
+            asked = await self._unsaid(driver, memory)
+        inputs = asked.inputs
         pictures = attachments.pictures(inputs) if codec.capabilities.images else ()
         told = attachments.told(inputs)
         step = codec.begin(self._task(driver, codec, box, memory, told, remarks, past, pictures))
         record = record_of(step, given=inputs, events=driver.untold(attachments.trouble(inputs)))
+        memory_then = memory_of(step, codec, box.sandbox)
         try:
-            await driver.record(replace(record, memory=memory_of(step, codec, box.sandbox)))
+            await driver.record(replace(record, memory=memory_then, newest=asked.newest))
         except InputsChanged:
             return False
         return True
@@ -223,15 +229,22 @@ class Attempts:
         surface = self._surfaces[turn.thread.surface]
         return await patiently(self._clock, lambda: surface.remarks(turn.thread, before))
 
-    async def _unsaid(self, driver: Driver, memory: Memory) -> Sequence[Input]:
+    async def _unsaid(self, driver: Driver, memory: Memory) -> Asked:
         """The inputs that go into this attempt's first prompt."""
         # Some may have come in while we prepared, which can take long.
-        inputs = await self._preparation.permitted(driver)
-        if not inputs:  # deleted while we prepared
+        asked = await self._steerers.permitted(driver)
+        now = await self._store.session(driver.session.id)
+        if now.works_with != driver.session.works_with:
+            raise SandpiperError(
+                "Whoever chose this turn's agent, model or effort may not steer here any more.",
+                f"Write here to go on with {now.agent}.",
+            )
+        if not asked.inputs:  # deleted while we prepared
             raise TurnStopped("the deletion of its message")
         if memory.token:
-            return [item for item in inputs if item.fate is Fate.PENDING]
-        return inputs
+            pending = tuple(item for item in asked.inputs if item.fate is Fate.PENDING)
+            return replace(asked, inputs=pending)
+        return asked
 
     def _task(
         self,

@@ -22,7 +22,7 @@ from bot.agents.codec import (
     Step,
 )
 from bot.approvals import answer_of, asked, settled, withdrawn
-from bot.attachments import Attachments, AttachmentsBrought
+from bot.attachments import Attachments
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.errors import (
     DeadlinePassed,
@@ -46,7 +46,7 @@ from bot.events import (
     Unknown,
 )
 from bot.failures import AgentDied, AgentFailed, mend_of, not_started
-from bot.feed import STDERR, STDOUT, Broke, Ended, Feed, Item, Late, Lost, Output, Rung, Tick
+from bot.feed import STDERR, STDOUT, Broke, Ended, Feed, Item, Late, Lost, Output, Rung, Tick, WordsReady
 from bot.last_words import KEPT_BYTES, LastWords
 from bot.models import Inbox, Input, Launch, Record, Session
 from bot.patience import patiently
@@ -55,6 +55,7 @@ from bot.prompts import finish_up, said
 from bot.records import memory_of, offers_of, record_of
 from bot.refusals import tell_denied
 from bot.sharing import ShareOutcome, Sharing
+from bot.steerers import Asked, Steerers
 from bot.workspace import Unfinished, Workspaces
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Conversation:
         workspaces: Workspaces,
         sharing: Sharing,
         attachments: Attachments,
+        steerers: Steerers,
         deadlines: Deadlines,
     ) -> None:
         self._driver = driver
@@ -91,7 +93,9 @@ class Conversation:
         self._workspaces = workspaces
         self._sharing = sharing
         self._attachments = attachments
-        self._fetching = False
+        self._steerers = steerers
+        self._asked = Asked()
+        self._readying = False
         self._deadlines = deadlines
         self._lines = LineBuffer(offset=driver.turn.out_offset)
         # Read again after a restart, so that the cause of a death that was said before is still known.
@@ -151,7 +155,7 @@ class Conversation:
         """What it shares is brought before the turn ends, or people would look for it in vain. What comes
         with words for it is awaited where it would hear them."""
         hears = word.reason is StopReason.END and not self._stopping
-        return bool(self._driver.timeline.offers) or (self._fetching and hears)
+        return bool(self._driver.timeline.offers) or (self._readying and hears)
 
     async def _on(self, item: Item, feed: Feed) -> None:
         match item:
@@ -175,8 +179,8 @@ class Conversation:
                 await tell_denied(self._driver, self._sandbox)
                 if any(deadline <= self._driver.clock.now() for deadline in self._asking.values()):
                     await self._driver.store.expire_asks(self._driver.turn.id, self._driver.fence)
-            case AttachmentsBrought():
-                self._fetching = False
+            case WordsReady(asked=asked):
+                self._readying, self._asked = False, asked
                 await self._take_in(await self._driver.store.inbox(self._driver.turn.id), feed)
             case ShareOutcome(offer=offer, done=done, text=text, told=told):
                 answer = Answered(offer.id, told if done else "", told)
@@ -254,13 +258,22 @@ class Conversation:
                 told = answer_of(ask, self._deadlines.approval)
                 await self._step(told, events=(settled(ask),), told=(ask.id,))
                 self._asking.pop(ask.name, None)
-            if self._attachments.missing(inbox.inputs):  # what came with them first, beside all else
-                if not self._fetching:
-                    self._fetching = True
-                    feed.beside(self._attachments.bring(inbox.inputs))
+            if self._unready(inbox.inputs):
+                if not self._readying:
+                    self._readying = True
+                    feed.beside(self._ready(inbox.inputs))
             elif inbox.inputs:
                 return await self._steer(inbox.inputs, feed)
         return False
+
+    def _unready(self, inputs: Sequence[Input]) -> bool:
+        asked = not self._steerers.unasked(self._driver, inputs, self._asked)
+        return not asked or self._attachments.missing(inputs)
+
+    async def _ready(self, inputs: Sequence[Input]) -> WordsReady:
+        """Beside all else. What came with them first, since that can take long."""
+        await self._attachments.bring(inputs)
+        return WordsReady(await self._steerers.waiting(self._driver))
 
     async def _steer(self, inputs: Sequence[Input], feed: Feed) -> bool:
         turn = self._driver.turn
@@ -273,7 +286,7 @@ class Conversation:
         try:
             await self._step(Steer(prompt), given=inputs, events=events)
         except InputsChanged:
-            self._word = word
+            self._word, self._asked = word, Asked()
             return await self._take_in(await self._driver.store.inbox(turn.id), feed)
         return True
 
@@ -299,10 +312,13 @@ class Conversation:
         record = record_of(
             step, given=given, events=events, out_offset=out_offset, asked_to_commit=asked_to_commit
         )
+        newest = self._asked.newest if given else None
         memory = memory_of(step, self._codec, self._sandbox)
         offers = offers_of(step, self._codec)
         await driver.record(
-            replace(record, memory=memory, offers=offers, asked=asks, withdrawn=gone, told=told)
+            replace(
+                record, memory=memory, offers=offers, asked=asks, withdrawn=gone, told=told, newest=newest
+            )
         )
         self._asking |= {ask.id: ask.deadline for ask in asks}
         for name in gone:

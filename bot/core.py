@@ -37,6 +37,7 @@ from bot.sandboxes import Ages, Sandboxes
 from bot.sessions import Defaults, Sessions
 from bot.shared_files import SharedFiles
 from bot.sharing import Sharing
+from bot.steerers import Steerers
 from bot.trust import Trust
 from bot.turns import Turns
 from bot.workspace import Workspaces
@@ -106,6 +107,14 @@ class Core:
         hooks = Hooks(workspaces, clock, policy.hooks, trust)
         self._programs = installed = Programs(programs, trust)
         self._usual_agent = policy.defaults.agent
+        steerers = Steerers(
+            store,
+            access,
+            surfaces,
+            clock,
+            together=not provider.separates_sessions,
+            patience=policy.deadlines.prepare,
+        )
         preparation = Preparation(
             store,
             self.sandboxes,
@@ -113,6 +122,7 @@ class Core:
             installed,
             hooks,
             access,
+            steerers,
             clock,
             trust,
             away=policy.deadlines.away,
@@ -124,6 +134,7 @@ class Core:
             self.sandboxes,
             workspaces,
             preparation,
+            steerers,
             endings,
             Sharing(store, clock, self._shared),
             agents,

@@ -15,6 +15,7 @@ from bot.models import TREE, Final, Outcome, PullRequest, Repository, Session, T
 from bot.patience import patiently
 from bot.ports import Clock, Process, Sandbox, Store, Surface
 from bot.pull_requests import PullRequests
+from bot.refusals import tell_denied
 from bot.sandboxes import Sandboxes
 from bot.workspace import Kept, Outgoing, Unfinished, Workspaces, kept_ref, repository_of
 
@@ -267,6 +268,7 @@ class Endings:
         if sandbox is None or not session.branch or turn.kind is TurnKind.PUBLISH:
             return ()
         await self.end_agent(driver, sandbox)
+        await tell_denied(driver, sandbox)  # what was met since it was last looked, as by a hook that hung
         notes: tuple[str, ...] = ()
         for one in session.each():
             if not one.base:  # it was not opened yet

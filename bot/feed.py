@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from bot.attachments import AttachmentsBrought
 from bot.driver import Deadlines
 from bot.errors import ProcessGone, SandboxError, SandboxGone, SandboxNotRunning, SandboxUnreachable
 from bot.ports import Clock, Process, Watch
 from bot.sharing import ShareOutcome
+from bot.steerers import Asked
 
 STDOUT, STDERR = 1, 2
 LONG_POLL = 20.0
@@ -64,7 +64,14 @@ class Broke:
     error: Exception
 
 
-Item = Output | Ended | Rung | Late | Tick | Lost | ShareOutcome | AttachmentsBrought | Broke
+@dataclass(frozen=True, slots=True)
+class WordsReady:
+    """Words that came in were asked about, and what came with them was brought."""
+
+    asked: Asked
+
+
+Item = Output | Ended | Rung | Late | Tick | Lost | ShareOutcome | WordsReady | Broke
 
 
 class Feed:

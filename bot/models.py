@@ -355,7 +355,8 @@ class Session:
     permissions: as people chose; "": the installation's. named: what the agent calls the work. description:
     how it would have what is not published yet described. further: other repositories than `repository`, to
     which all of this belongs, as does the directory `tree`. left_out: those that it cannot work on
-    now. opened_in: the id of the sandbox that its worktrees were last opened in."""
+    now. opened_in: the id of the sandbox that its worktrees were last opened in. hooked_in: the same, once
+    the repositories' hooks were run since."""
 
     id: str
     tenant: str
@@ -384,6 +385,7 @@ class Session:
     published_in: int = 0
     left_out: tuple[Further, ...] = ()
     opened_in: str = ""
+    hooked_in: str = ""
 
     def each(self) -> tuple[Session, ...]:
         """Itself, and as it is for each further repository: its branch, work and pull request there."""
@@ -410,6 +412,10 @@ class Session:
     def repositories(self) -> tuple[Repository, ...]:
         """The first is what the work is named after."""
         return tuple(one.repository for one in self.each() if one.repository is not None)
+
+    @property
+    def works_with(self) -> tuple[str, str, str]:
+        return (self.agent, self.model, self.effort)
 
     @property
     def any_ready(self) -> bool:
@@ -569,7 +575,8 @@ class Record:
     """Everything that one step of a turn changes, written in one fenced transaction.
 
     stdin: bytes journalled at the turn's in_offset, to be written after the transaction.
-    given: the inputs whose words the step gives to the agent, as they were read.
+    given: the inputs whose words the step gives to the agent, as they were read. newest: where others wrote
+        them than the owner, the owner's newest turn when it was asked whether they may.
     asked: what the agent asks people now. withdrawn: the agent's names of what it asks no more. told: the
         asks whose answers are in `stdin`.
     """
@@ -580,6 +587,7 @@ class Record:
     codec_state: Mapping[str, object] | None = None
     stdin: bytes = b""
     given: tuple[Input, ...] = ()
+    newest: int | None = None
     written: tuple[int, ...] = ()
     consumed: tuple[int, ...] = ()
     deferred: tuple[int, ...] = ()

@@ -587,7 +587,11 @@ class Store(Protocol):
         ...
 
     async def opened_in(self, session: str, sandbox: str) -> Session:
-        """All its worktrees are open in the sandbox of this id."""
+        """All its worktrees are open in the sandbox of this id, and no hook was run since."""
+        ...
+
+    async def hooked_in(self, session: str, sandbox: str) -> Session:
+        """What its repositories want run has been, in the sandbox of this id."""
         ...
 
     async def offered(self, agent: str, version: str, person: int, repository: int) -> Offered | None:
@@ -642,16 +646,26 @@ class Store(Protocol):
         """All inputs that belong to this turn, in order, whatever their fate."""
         ...
 
+    async def newest_turn(self, person: int) -> int:
+        """Of all sessions that this person owns; 0: none."""
+        ...
+
+    async def given_beside(self, session: str) -> Sequence[Input]:
+        """What the agents of its owner's other open turns were given, or may have been."""
+        ...
+
     async def refuse_input(self, turn: int, fence: int, refused: Input, saying: Saying) -> bool:
-        """Drop a pending input of the turn, with its receipt, and tell why. False, and nothing is done: it
-        is not any more as it was read."""
+        """Drop a pending input of the turn, with its receipt, and tell why. What it chose of agent, model and
+        effort is undone in a turn's first attempt. False, and nothing is done: it is not any more as it was
+        read."""
         ...
 
     async def record(self, turn: int, fence: int, record: Record) -> Turn:
         """One step of the turn, atomically. Group-committed. Consumed inputs get their CONSUMED
         receipt in the outbox, and what is asked its ASK saying. A Named event names the session's work.
         Returns the turn after it. Raises InputsChanged, and records nothing, when what it gives to the
-        agent was edited or taken back since it was read.
+        agent was edited or taken back since it was read, or the owner has opened a turn since it was
+        asked who may: its code may be beside the agent's then.
 
         What an agent asks ends with its attempt and with the turn's intake: then it is withdrawn."""
         ...
@@ -745,6 +759,11 @@ class Store(Protocol):
 
     async def release_sandbox(self, key: SandboxKey, holder: str) -> None:
         """Let others have it. No error when it is theirs already."""
+        ...
+
+    async def sandbox_kept(self, person: int, id: str) -> SandboxRow | None:
+        """The person's sandbox that its provider, whichever that is, calls by this id. None: it was deleted
+        or replaced."""
         ...
 
     async def sandboxes(self, installation: str, provider: str) -> Sequence[SandboxRow]:

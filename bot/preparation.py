@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from bot.access import Access, is_owner
+from bot.access import Access
 from bot.driver import Driver
-from bot.errors import Denied, NothingLeft, ProviderAway
+from bot.errors import ProviderAway
 from bot.events import Notice
 from bot.hooks import Hooks
 from bot.models import (
-    Fate,
     Further,
-    Identity,
-    Input,
     Place,
     Repository,
     Saying,
     SayingKind,
     Session,
-    ThreadKey,
     TurnKind,
     TurnState,
 )
@@ -31,6 +26,7 @@ from bot.ports import Clock, Sandbox, Store
 from bot.programs import Programs
 from bot.refusals import tell_denied
 from bot.sandboxes import LOST, Ready, Sandboxes
+from bot.steerers import Steerers
 from bot.timeline import span
 from bot.trust import NO_TRUST, Trust
 from bot.workspace import Workspaces
@@ -43,7 +39,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 60.0  # seconds between tries at a provider th
 @dataclass(frozen=True, slots=True)
 class Box:
     """Where a turn happens: the sandbox, the session's place in it, and how the agent is called there.
-    started: when the sandbox was. opened: the place was just now, and not only found again."""
+    started: when the sandbox was. opened: the place was just now, or since its hooks were run, and not only
+    found again."""
 
     sandbox: Sandbox
     place: Place
@@ -61,6 +58,7 @@ class Preparation:
         programs: Programs,
         hooks: Hooks,
         access: Access,
+        steerers: Steerers,
         clock: Clock,
         trust: Trust = NO_TRUST,
         *,
@@ -75,18 +73,30 @@ class Preparation:
         self._sandboxes = sandboxes
         self._workspaces = workspaces
         self._access = access
+        self._steerers = steerers
         self._clock = clock
+
+    async def permit(self, driver: Driver) -> None:
+        """Ask who may, before anything is woken for a turn that begins."""
+        session = driver.session
+        if driver.turn.state is TurnState.PREPARING:
+            # Work may have been asked for by others, or go on by itself: is the owner still one who may?
+            await patiently(self._clock, partial(self._owner_may, session, session.repository))
+            await self._leave_out(driver)
+            if driver.turn.kind is TurnKind.AGENT:
+                await self._steerers.permitted(driver)
+                driver.session = await self._store.session(session.id)  # without what others chose in vain
+
+    async def apart(self, driver: Driver) -> None:
+        """Wait until the code may come in. That has a deadline of its own."""
+        if driver.turn.state is TurnState.PREPARING:
+            await self._steerers.apart(driver)
 
     async def prepare(self, driver: Driver) -> Box:
         """The sandbox running and the workspace on its branch; after a restart just found again."""
         session = driver.session
         fresh = driver.turn.state is TurnState.PREPARING
         if fresh:
-            # Work may have been asked for by others, or go on by itself: is the owner still one who may?
-            await patiently(self._clock, partial(self._owner_may, session, session.repository))
-            await self._leave_out(driver)
-            if driver.turn.kind is TurnKind.AGENT:
-                await self.permitted(driver)
             await driver.phase("sandbox", f"Getting {session.owner.identity.name}'s sandbox ready")
         box = await self.again(driver, fresh=fresh and driver.turn.kind is TurnKind.AGENT)
         notes = tuple(f"{_left(one)} You cannot see it." for one in driver.session.left_out)
@@ -94,57 +104,6 @@ class Preparation:
 
     async def _owner_may(self, session: Session, repository: Repository | None) -> None:
         await self._access.may_work(session.owner.identity, session.thread, repository)
-
-    async def permitted(self, driver: Driver) -> Sequence[Input]:
-        """The turn's words, without those that were taken back, and those of others than the owner who may
-        not steer here now: they were asked when they wrote, and what the sandbox holds, or who they are, may
-        have changed since. What of it no agent has been given is dropped, and they are told.
-
-        Raises NothingLeft, and a ForgeError when it cannot be asked.
-        """
-        owner, refusals = driver.session.owner, dict[tuple[Identity, ThreadKey], Denied | None]()
-        while True:
-            inputs = [
-                one for one in await self._store.prompt_inputs(driver.turn.id) if one.fate is not Fate.DROPPED
-            ]
-            for one in inputs:
-                who = (one.author, one.thread)
-                if who not in refusals and not is_owner(one.author, owner):
-                    refusals[who] = await patiently(self._clock, partial(self._refusal, driver.session, *who))
-            allowed, changed = list[Input](), False
-            for one in inputs:
-                denied = refusals.get((one.author, one.thread))
-                if denied is None:
-                    allowed.append(one)
-                elif one.fate is Fate.PENDING:
-                    changed |= not await self._refuse(driver, one, denied)
-            if changed:  # by an edit meanwhile, and it may be another's words now
-                continue
-            if any(refusals.values()) and not allowed:
-                raise NothingLeft(
-                    "Nothing is left to do: whoever wrote may not steer here any more.",
-                    f"{owner.identity.name} can write here to go on.",
-                )
-            return allowed
-
-    async def _refusal(self, session: Session, author: Identity, thread: ThreadKey) -> Denied | None:
-        try:
-            for repository in session.repositories or (None,):
-                await self._access.may_steer(author, thread, repository, session.owner)
-        except Denied as denied:
-            return denied
-        return None
-
-    async def _refuse(self, driver: Driver, refused: Input, denied: Denied) -> bool:
-        """False: it was edited or taken back since it was read."""
-        author, thread = refused.author, refused.thread
-        text = f"What {author.name} wrote does not go to the agent any more. {denied}"
-        key = f"refused:{driver.turn.id}:{thread}:{author.surface}:{author.tenant}:{author.user}"
-        saying = Saying(key, SayingKind.NOTE, thread, text=text, ref=refused.ref, turn=driver.turn.id)
-        done = await self._store.refuse_input(driver.turn.id, driver.fence, refused, saying)
-        if done:
-            await self._store.audit(f"{author.tenant}/{author.user}", "denied", str(thread), denied.what)
-        return done
 
     async def _leave_out(self, driver: Driver) -> None:
         """Which further repositories the session can work on now: the others are no reason to stop."""
@@ -172,14 +131,15 @@ class Preparation:
         # Another turn of the owner's may have found out first, or this one before its bot died.
         moved = driver.session.opened_in not in ("", sandbox.id)
         if ready.lost or moved:
-            told = (Notice(ready.lost),) if ready.lost else driver.untold([MOVED])
+            told = (Notice(ready.lost),) if ready.lost else driver.untold([await self._moved(driver)])
             await driver.tell(*told)
             driver.session = await self._store.session(driver.session.id)
         if not _attached(driver):
             await patiently(self._clock, lambda: self._trust.bring(sandbox))
         if not fresh and not ready.lost and not moved:
             place = await self._workspaces.place(driver.session, sandbox)
-            return Box(sandbox, place, await self._command(driver, sandbox), ready.since)
+            due = driver.session.hooked_in != sandbox.id  # the bot died after it had opened it
+            return Box(sandbox, place, await self._command(driver, sandbox), ready.since, opened=due)
         await driver.phase("code", "Bringing in the code")
         for one in driver.session.left_out:
             hiding = partial(self._workspaces.hide, driver.session.within(one), sandbox, driver.turn.id)
@@ -220,12 +180,28 @@ class Preparation:
 
     async def hooked(self, driver: Driver, box: Box) -> Box:
         """After what the repository wants run has been. That has a time of its own, so no deadline here."""
-        if not box.place.hooks or _attached(driver):
+        if _attached(driver):
             return box
-        async with self._sandboxes.in_use(driver.session, box.sandbox):
-            place = await self._hooks.run(driver, box.sandbox, box.place, box.started, opened=box.opened)
-            await tell_denied(driver, box.sandbox)
-        return replace(box, place=place)
+        if box.place.hooks:
+            async with self._sandboxes.in_use(driver.session, box.sandbox):
+                place = await self._hooks.run(driver, box.sandbox, box.place, box.started, opened=box.opened)
+                await tell_denied(driver, box.sandbox)
+            box = replace(box, place=place)
+        if box.opened:
+            driver.session = await self._store.hooked_in(driver.session.id, box.sandbox.id)
+        return box
+
+    async def _moved(self, driver: Driver) -> str:
+        """What became of the sandbox in which the thread worked last."""
+        session, provider = driver.session, self._sandboxes.provider.name
+        old = await self._store.sandbox_kept(session.owner.id, session.opened_in)
+        if old is None or old.key.provider == provider:
+            return MOVED
+        return (
+            f"This thread worked in a sandbox of {old.key.provider}; they are {provider}'s here now. Work "
+            f"that was not pushed is still in `{old.provider_id}`, unless that was deleted since. "
+            f"SANDPIPER_SANDBOX_PROVIDER={old.key.provider} has it used again."
+        )
 
     async def _command(self, driver: Driver, sandbox: Sandbox) -> tuple[str, ...]:
         """Where an agent runs already, or none is to run, nothing is called."""

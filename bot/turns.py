@@ -79,6 +79,9 @@ class Turns:
         try:
             if (failed := driver.timeline.broken_off) is not None:  # before a restart
                 raise SandpiperError(failed.what, failed.mend)
+            await driver.within("prepare", self._deadlines.prepare, self._preparation.permit(driver))
+            driver.timeline = replace(driver.timeline, label=self._label(driver.session))
+            await driver.within("apart", 0, self._preparation.apart(driver))
             box = await driver.within("prepare", self._deadlines.prepare, self._preparation.prepare(driver))
             if driver.turn.kind is TurnKind.AGENT and driver.turn.state is not TurnState.FINISHING:
                 box = await driver.within("hooks", 0, self._preparation.hooked(driver, box))

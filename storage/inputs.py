@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from bot.models import Choice, Fate, Identity, Input, Mark, Mode, NewInput, Saying, SayingKind, ThreadKey
@@ -67,6 +68,19 @@ def authors(tx: Tx, session: str) -> Sequence[Identity]:
     return list({(one.surface, one.tenant, one.user): one for one in said}.values())
 
 
+def given_beside(tx: Tx, person: int, session: str) -> Sequence[Input]:
+    rows = tx.all(
+        "SELECT inputs.* FROM inputs JOIN turns ON turns.id = inputs.turn"
+        " WHERE turns.person = ? AND turns.session <> ?"
+        " AND turns.state IN ('queued', 'preparing', 'running', 'finishing')"
+        " AND (inputs.fate IN ('written', 'consumed', 'deferred')"
+        " OR (inputs.fate = 'pending' AND turns.attempt > 1)) ORDER BY inputs.id",
+        person,
+        session,
+    )
+    return [_input(row) for row in rows]
+
+
 def pending(tx: Tx, turn: int) -> tuple[Input, ...]:
     rows = tx.all("SELECT * FROM inputs WHERE turn = ? AND fate = 'pending' ORDER BY sent, id", turn)
     return tuple(_input(row) for row in rows)
@@ -101,8 +115,24 @@ def hand_over(tx: Tx, session: str, turn: int) -> int:
         session,
     )
     for one in of_turn(tx, turn):
-        sessions.choose(tx, session, one.choice)
+        choose_for(tx, session, turn, one.choice)
     return handed
+
+
+def choose_for(tx: Tx, session: str, turn: int, choice: Choice) -> None:
+    """What words that open this turn choose."""
+    if choice:
+        before = json.dumps(sessions.worked_with(tx, session))
+        tx.run("UPDATE turns SET chosen_from = ? WHERE id = ? AND chosen_from = ''", before, turn)
+        sessions.choose(tx, session, choice)
+
+
+def choose_without(tx: Tx, turn: Row, refused: Input) -> None:
+    """As if words that no agent was given had chosen nothing, but that the care stays."""
+    if refused.choice and turn["chosen_from"] and turn["attempt"] == 1:
+        sessions.work_with(tx, turn["session"], json.loads(turn["chosen_from"]))
+        for one in opening(tx, turn["id"]):
+            sessions.choose(tx, turn["session"], one.choice)
 
 
 def hold(tx: Tx, session: str) -> None:

@@ -149,7 +149,9 @@ def _choose_otherwise(tx: Tx, session: str, waiting: Input, choice: Choice) -> N
     if waiting.turn is None or waiting.fate is not Fate.PENDING:
         inputs.choose(tx, waiting, choice)
     elif turn is not None and turn["id"] == waiting.turn and turn["state"] == TurnState.QUEUED:
-        sessions.choose(tx, session, choice)
+        if choice:
+            inputs.choose(tx, waiting, choice)
+        inputs.choose_for(tx, session, turn["id"], choice)
 
 
 def request_stop(tx: Tx, message_key: str, session: str, by: str) -> StopOutcome:

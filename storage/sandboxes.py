@@ -24,6 +24,11 @@ def get(tx: Tx, key: SandboxKey) -> SandboxRow | None:
     return None if row is None else from_row(row)
 
 
+def kept(tx: Tx, person: int, provider_id: str) -> SandboxRow | None:
+    row = tx.one("SELECT * FROM sandboxes WHERE person = ? AND provider_id = ?", person, provider_id)
+    return None if row is None else from_row(row)
+
+
 def all_of(tx: Tx, installation: str, provider: str) -> Sequence[SandboxRow]:
     rows = tx.all(
         "SELECT * FROM sandboxes WHERE installation = ? AND provider = ? AND provider_id <> '' ORDER BY id",
@@ -76,17 +81,24 @@ def forget(tx: Tx, id: int, provider_id: str, why: str) -> None:
 
 def _forget_what_was_in(tx: Tx, person: int, gone: str, why: str) -> None:
     """Agents' memories and kept commits are lost with their sandbox. Every thread whose work was waiting
-    to be published is told, not only the one that found out."""
+    to be published is told, not only the one that found out; but for those that worked in another one last,
+    as of another provider."""
     lost = tx.all(
-        "SELECT id, thread FROM sessions WHERE owner = ? AND (ready <> '' OR EXISTS (SELECT 1"
-        " FROM further_repositories WHERE session = sessions.id AND ready <> '')) ORDER BY id",
+        "SELECT id, thread FROM sessions WHERE owner = ? AND opened_in IN ('', ?) AND (ready <> '' OR EXISTS"
+        " (SELECT 1 FROM further_repositories WHERE session = sessions.id AND ready <> '')) ORDER BY id",
         person,
+        gone,
     )
-    tx.run("UPDATE sessions SET resume_token = '', ready = '' WHERE owner = ?", person)
+    tx.run(
+        "UPDATE sessions SET resume_token = '', ready = '' WHERE owner = ? AND opened_in IN ('', ?)",
+        person,
+        gone,
+    )
     tx.run(
         "UPDATE further_repositories SET ready = ''"
-        " WHERE session IN (SELECT id FROM sessions WHERE owner = ?)",
+        " WHERE session IN (SELECT id FROM sessions WHERE owner = ? AND opened_in IN ('', ?))",
         person,
+        gone,
     )
     for session in lost:
         note = Saying(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bot.errors import SandpiperError
 from bot.events import Event, Named
@@ -70,6 +70,7 @@ def get(tx: Tx, id: str) -> Session:
         further=tuple(one for one in _further(tx, id) if not one.left_out),
         left_out=tuple(one for one in _further(tx, id) if one.left_out),
         opened_in=row["opened_in"],
+        hooked_in=row["hooked_in"],
     )
 
 
@@ -187,7 +188,12 @@ def set_workspace(tx: Tx, id: str, branch: str, base: str, base_sha: str, reposi
 
 
 def opened_in(tx: Tx, id: str, sandbox: str) -> Session:
-    tx.run("UPDATE sessions SET opened_in = ? WHERE id = ?", sandbox, id)
+    tx.run("UPDATE sessions SET opened_in = ?, hooked_in = '' WHERE id = ?", sandbox, id)
+    return get(tx, id)
+
+
+def hooked_in(tx: Tx, id: str, sandbox: str) -> Session:
+    tx.run("UPDATE sessions SET hooked_in = ? WHERE id = ?", sandbox, id)
     return get(tx, id)
 
 
@@ -244,6 +250,20 @@ def choose(tx: Tx, id: str, choice: Choice) -> None:
     )
     if another:
         remember(tx, id, Memory(""))
+
+
+_WORKED_WITH = ("agent", "model", "effort", "resume_token", "memory_agent", "memory_version", "memory_box")
+
+
+def worked_with(tx: Tx, id: str) -> dict[str, str]:
+    """The agent, how it works but for its permissions, and what it remembers."""
+    row = tx.single("SELECT * FROM sessions WHERE id = ?", id)
+    return {name: row[name] for name in _WORKED_WITH}
+
+
+def work_with(tx: Tx, id: str, before: Mapping[str, str]) -> None:
+    words = ", ".join(f"{name} = ?" for name in _WORKED_WITH)
+    tx.run(f"UPDATE sessions SET {words} WHERE id = ?", *(before[name] for name in _WORKED_WITH), id)  # noqa: S608 our names
 
 
 def name(tx: Tx, id: str, events: Sequence[Event]) -> None:

@@ -254,6 +254,9 @@ class SqliteStore:
     async def opened_in(self, session: str, sandbox: str) -> Session:
         return await self._write(lambda tx: sessions.opened_in(tx, session, sandbox))
 
+    async def hooked_in(self, session: str, sandbox: str) -> Session:
+        return await self._write(lambda tx: sessions.hooked_in(tx, session, sandbox))
+
     async def offered(self, agent: str, version: str, person: int, repository: int) -> Offered | None:
         return await self._read(lambda tx: offers.last(tx, agent, version, person, repository))
 
@@ -298,6 +301,12 @@ class SqliteStore:
 
     async def choices_waiting(self, session: str) -> Sequence[Choice]:
         return await self._read(lambda tx: inputs.choices_waiting(tx, session))
+
+    async def newest_turn(self, person: int) -> int:
+        return await self._read(lambda tx: turns.newest_of(tx, person))
+
+    async def given_beside(self, session: str) -> Sequence[Input]:
+        return await self._write(lambda tx: turns.given_beside(tx, session))
 
     async def refuse_input(self, turn: int, fence: int, refused: Input, saying: Saying) -> bool:
         return await self._write(lambda tx: turns.refuse_input(tx, turn, fence, refused, saying))
@@ -380,6 +389,9 @@ class SqliteStore:
 
     async def release_sandbox(self, key: SandboxKey, holder: str) -> None:
         await self._write(lambda tx: holds.release(tx, key, holder))
+
+    async def sandbox_kept(self, person: int, id: str) -> SandboxRow | None:
+        return await self._read(lambda tx: sandboxes.kept(tx, person, id))
 
     async def sandboxes(self, installation: str, provider: str) -> Sequence[SandboxRow]:
         return await self._read(lambda tx: sandboxes.all_of(tx, installation, provider))

@@ -84,6 +84,17 @@ def inbox(tx: Tx, id: int) -> Inbox:
     return Inbox(row["stop_by"], inputs.pending(tx, id), asks.untold(tx, id))
 
 
+def newest_of(tx: Tx, person: int) -> int:
+    return int(tx.single("SELECT COALESCE(MAX(id), 0) AS id FROM turns WHERE person = ?", person)["id"])
+
+
+def given_beside(tx: Tx, session: str) -> Sequence[Input]:
+    """Of an attempt before, what was not consumed is pending again."""
+    owner = tx.single("SELECT owner FROM sessions WHERE id = ?", session)["owner"]
+    _lock_person(tx, owner)
+    return inputs.given_beside(tx, owner, session)
+
+
 def busy(tx: Tx) -> int:
     row = tx.single(
         "SELECT COUNT(*) AS turns FROM turns WHERE state IN ('preparing', 'running', 'finishing')"
@@ -186,10 +197,11 @@ def new_attempt(tx: Tx, id: int, fence: int) -> Turn:
 
 
 def refuse_input(tx: Tx, id: int, fence: int, refused: Input, saying: Saying) -> bool:
-    hold(tx, id, fence)
+    row = hold(tx, id, fence)
     if refused.fate is not Fate.PENDING or not inputs.unchanged(tx, [refused]):
         return False
     inputs.drop(tx, refused)
+    inputs.choose_without(tx, row, refused)
     outbox.put(tx, saying)
     return True
 
@@ -198,6 +210,10 @@ def record(tx: Tx, id: int, fence: int, step: Record) -> Turn:
     held = hold(tx, id, fence)
     if not inputs.unchanged(tx, step.given):
         raise InputsChanged("What people said was changed since.", "Read it again.")
+    if step.newest is not None:
+        _lock_person(tx, held["person"])
+        if newest_of(tx, held["person"]) != step.newest:
+            raise InputsChanged("Another turn of the owner's was opened since.", "Ask again who may.")
     asked = None if step.asked_to_commit is None else int(step.asked_to_commit)
     row = tx.one(
         "UPDATE turns SET out_offset = COALESCE(?, out_offset), err_offset = COALESCE(?, err_offset),"
@@ -288,6 +304,11 @@ def end(tx: Tx, id: int, fence: int, state: TurnState, final: Final) -> None:
     if not changed:
         lost(id)
     events.forget_journal(tx, id)
+
+
+def _lock_person(tx: Tx, person: int) -> None:
+    """Who gives others' words to an agent, and who looks for that before code comes in, go one by one."""
+    tx.lock("SELECT id FROM people WHERE id = ?", person)
 
 
 def lost(id: int) -> NoReturn:

@@ -243,6 +243,8 @@ class DirectoryForge:
     pushes: int = 0
     trouble: list[Exception] = field(default_factory=list)
     unsure: list[Exception] = field(default_factory=list)  # what the next questions for a permission meet
+    thinking: dict[str, list[asyncio.Event]] = field(default_factory=dict)  # what an account's answers await
+    looked_up: list[str] = field(default_factory=list)  # accounts whose permission was asked for
     others: tuple[Repository, ...] = ()
     renamed: str = ""
     stuck: asyncio.Event | None = None  # a push then waits for it
@@ -285,6 +287,9 @@ class DirectoryForge:
         return Repository(1, self.renamed or "acme/web", head, False, 11)
 
     async def permission(self, repository: Repository, login: str) -> str:
+        self.looked_up.append(login)
+        if self.thinking.get(login):
+            await self.thinking[login].pop(0).wait()
         if self.unsure:
             raise self.unsure.pop()
         either = self.permissions.get(login, "none")

@@ -44,6 +44,7 @@ from bot.sessions import Defaults
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
 from tests.fakes import FakeClock
+from tests.integration.test_hooks import contains
 from tests.town import ANA, BEN, OPEN
 from tests.world import (
     DirectoryForge,
@@ -68,7 +69,16 @@ WRITES = frozenset(
     {
         *("accept", "settle", "park", "person", "admit", "request_stop", "say", "set_workspace", "opened_in"),
         *("boot", "claim", "advance", "new_attempt", "record", "begin_finishing", "close_intake"),
-        *("set_ready", "begin_push", "set_published", "finish", "sending", "sent", "save_sandbox"),
+        *(
+            "hooked_in",
+            "set_ready",
+            "begin_push",
+            "set_published",
+            "finish",
+            "sending",
+            "sent",
+            "save_sandbox",
+        ),
     }
 )
 STEPS = {
@@ -320,10 +330,15 @@ Scripts = Callable[["World"], Sequence[Script]]
 many_lives = pytest.mark.timeout(900)
 
 
-async def sweep(tmp_path: Path, scripts: Scripts, check: Check, *, after: str = "") -> None:
-    """The same story once for each of its steps (those behind the step `after`): there the bot dies."""
+async def sweep(
+    tmp_path: Path, scripts: Scripts, check: Check, *, after: str = "", files: Mapping[str, str] | None = None
+) -> None:
+    """The same story once for each of its steps (those behind the step `after`): there the bot dies. files:
+    what its repository has besides."""
     seed = DirectoryForge(tmp_path / "forge")
     await seed.prepare()
+    for path, content in (files or {}).items():
+        await contains(seed, path, content)
     places = asyncio.Semaphore(AT_ONCE)
     wrong: list[str] = []
 
@@ -612,3 +627,27 @@ async def test_a_bot_that_dies_on_a_new_box_opens_the_work_there_and_says_what_w
     assert record.died_after == "store.save_sandbox"
     assert record.final.outcome is Outcome.PUBLISHED
     assert record.events.count(Notice(MOVED)) == 1
+
+
+def loses_its_box(world: World) -> Sequence[Script]:
+    async def loses(agent: ScriptedProcess) -> None:
+        await agent.take()
+        world.provider.boxes.clear()
+        agent.exit(1)
+
+    async def looks(agent: ScriptedProcess) -> None:
+        await agent.take()
+        made = agent.cwd.parent / "made"
+        agent.say(done=made.read_text() if made.exists() else "nothing")
+
+    return [loses, looks]
+
+
+@many_lives
+async def test_what_a_repository_wants_run_is_run_once_in_a_new_box(tmp_path: Path) -> None:
+    def check(record: Record) -> None:
+        assert record.final.outcome is Outcome.ANSWERED, record.final
+        assert record.final.text == "setup\n"
+
+    hook = {".sandpiper/setup.sh": "echo setup >>../made"}
+    await sweep(tmp_path, loses_its_box, check, after="store.advance", files=hook)

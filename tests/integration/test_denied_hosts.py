@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bot.core import Policy
 from bot.hooks import HookSeconds
-from bot.models import DeniedHost
+from bot.models import DeniedHost, Outcome, Verb
 from bot.sessions import Defaults
 from tests.integration.test_hooks import SETUP, has
 from tests.integration.test_workspace import answers
@@ -92,3 +92,15 @@ async def test_what_an_agent_met_before_it_died_is_told_and_told_once(tmp_path: 
         await t.say("go out")
         await t.after_time(step=1.0)
         assert told(t) == SAID[:2]
+
+
+async def test_what_a_hook_met_that_hung_until_it_was_stopped_is_told(tmp_path: Path) -> None:
+    policy = Policy(defaults=Defaults("acme/web", "lines"), allowlist=OPEN, hooks=HookSeconds(60, 60))
+    async with town(tmp_path, [answers], policy) as t:
+        await has(t, SETUP, "touch ../runs; sleep 1000")
+        await t.say("go")
+        await t.until(lambda: any((tmp_path / "boxes").rglob("runs")))
+        refuse(t, CLOSED[0])
+        await t.say("", verb=Verb.STOP)
+        assert (await t.final()).outcome is Outcome.STOPPED
+        assert told(t) == SAID[:1]

@@ -18,7 +18,7 @@ from bot.sessions import Defaults
 from bot.timeline import Row, RowStatus
 from tests.integration.test_workspace import answers, before_each_run, does
 from tests.town import OPEN, Town, town
-from tests.world import HostSandbox, ScriptedProcess, shell
+from tests.world import DirectoryForge, HostSandbox, ScriptedProcess, shell
 
 SETUP, START, CONFIG = ".sandpiper/setup.sh", ".sandpiper/start.sh", ".devcontainer/devcontainer.json"
 
@@ -31,6 +31,10 @@ def policy(setup: int = 60, start: int = 60, allowlist: Allowlist = OPEN) -> Pol
 
 async def has(t: Town, path: str, content: str, *, executable: bool = True) -> None:
     """The repository's main branch has this file."""
+    await contains(t.forge, path, content, executable=executable)
+
+
+async def contains(forge: DirectoryForge, path: str, content: str, *, executable: bool = True) -> None:
     await shell(
         """
         rm -rf hooks; git clone -q web.git hooks; cd hooks; mkdir -p "$(dirname "$1")"
@@ -40,7 +44,7 @@ async def has(t: Town, path: str, content: str, *, executable: bool = True) -> N
         path,
         content,
         "yes" if executable else "",
-        cwd=t.forge.root,
+        cwd=forge.root,
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from bot.core import Policy
 from bot.errors import LeaseLost, ProviderAway, SandboxError, SandboxUnreachable
-from bot.models import Identity, Outcome, Person, SandboxState, Session, ThreadKey, Verb
+from bot.models import Identity, Outcome, Person, SandboxKey, SandboxState, Session, ThreadKey, Verb
 from bot.reconcile import Reconcile
 from bot.sandbox_holds import HOLD
 from bot.sandboxes import Ages, Sandboxes
@@ -24,6 +24,7 @@ from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
 from tests.fakes import FakeClock
 from tests.integration.test_turns import is_running, obeys_stop, writes_a_file
+from tests.integration.test_workspace import answers
 from tests.moody import moody
 from tests.town import OPEN, town
 from tests.world import HostProvider, HostSandbox, ScriptedProcess
@@ -444,3 +445,22 @@ async def test_a_provider_that_comes_back_in_time_is_waited_for(tmp_path: Path) 
         assert (await t.after_time(step=5.0)).outcome is Outcome.PUBLISHED
         told = [row.title for row in t.slack.pictures[-1].rows if "I keep trying" in row.title]
         assert told == ["The cloud answers 503 just now: maintenance. I keep trying."]
+
+
+async def test_after_a_change_of_provider_the_old_sandbox_is_said_to_be_there_still(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers, answers, answers]) as t:
+        await t.say("one")
+        await t.final()
+        session = await t.store.session_of(str(ThreadKey("slack", "T1/C1", "t1")))
+        assert session is not None
+        before = SandboxKey("sandpiper", session.tenant, session.owner.id, "daytona")
+        await t.store.save_sandbox(before, "box-far", "")
+        await t.store.opened_in(session.id, "box-far")
+        await t.say("two", addressed=False)
+        await t.final(2)
+        told = [row.title for row in t.slack.pictures[-1].rows if "worked in" in row.title]
+        assert len(told) == 1 and "still in `box-far`" in told[0] and "lost" not in told[0]
+        assert "SANDPIPER_SANDBOX_PROVIDER=daytona" in told[0]
+        await t.say("three", addressed=False)
+        await t.final(3)
+        assert not [row for row in t.slack.pictures[-1].rows if "worked in" in row.title]

@@ -226,3 +226,59 @@ async def test_a_forge_that_is_away_is_waited_for_before_words_are_obeyed(tmp_pa
             t.clock.advance(1.0)
             await asyncio.sleep(0.005)
         assert "and this" in heard[0] and not refusals(t)
+
+
+def remembering(heard: list[dict[str, str]]) -> Script:
+    async def works(agent: ScriptedProcess) -> None:
+        heard.append(await agent.take())
+        agent.say(token="tok-1")
+        agent.say(done="Done.")
+
+    return works
+
+
+async def test_an_agent_that_who_may_not_steer_any_more_wanted_is_not_chosen(tmp_path: Path) -> None:
+    done, heard = asyncio.Event(), list[dict[str, str]]()
+
+    async def works(agent: ScriptedProcess) -> None:
+        await agent.take()
+        agent.say(token="tok-1")
+        await done.wait()
+        agent.say(done="Done.")
+
+    async with town(tmp_path, [works, remembering(heard)]) as t:
+        t.forge.permissions["8"] = "write"
+        await write(t, "go")
+        await t.until(lambda: is_running(t, "1"))
+        assert await write(t, "by another", BEN, options={"agent": "other", "model": "b"}) == "queued"
+        assert await write(t, "then tidy up", options={"model": "large"}) == "queued"
+        t.forge.permissions["8"] = "read"
+        done.set()
+        await final(t, 2)
+        assert heard[0]["resume"] == "tok-1" and "tidy up" in heard[0]["prompt"]
+        session = await t.store.session_of(str(ThreadKey("github", "1", "1")))
+        assert session is not None and session.works_with == ("lines", "large", "")
+        assert "other" not in t.github.pictures[-1].label
+
+
+async def test_an_agent_whose_chooser_loses_the_right_while_it_starts_is_given_nothing(
+    tmp_path: Path,
+) -> None:
+    heard: list[dict[str, str]] = []
+    async with town(tmp_path, [remembering(heard), remembering([]), remembering(heard)]) as t:
+        t.forge.permissions["8"] = "write"
+        await write(t, "go")
+        await final(t, 1)
+        t.github.slow = asyncio.Event()
+        t.github.asked.clear()
+        assert await write(t, "by another", BEN, options={"agent": "other"}) == "started"
+        await t.github.asked.wait()
+        assert await write(t, "and tidy up") == "joined"
+        t.forge.permissions["8"] = "read"
+        t.github.slow.set()
+        ended = await final(t, 2)
+        assert ended.outcome is Outcome.FAILED and "Whoever chose this turn's agent" in ended.reason
+        await write(t, "go on")
+        await final(t, 3)
+        assert heard[1]["resume"] == "tok-1"
+        assert "and tidy up" in heard[1]["prompt"] and "by another" not in heard[1]["prompt"]

@@ -344,6 +344,45 @@ async def test_words_are_given_to_an_agent_only_as_they_were_read(stage: Stage) 
     assert not await stage.store.events(claim.turn.id)
 
 
+async def test_others_words_are_given_only_while_no_newer_turn_of_the_owners_may_bring_code(
+    stage: Stage,
+) -> None:
+    claim = await stage.running("s1")
+    await stage.reply("and this", by=BOB)
+    read = await stage.pending(claim.turn.id)
+    newest = await stage.store.newest_turn(claim.session.owner.id)
+    assert newest == claim.turn.id
+    await stage.start("bobs", by=BOB)  # in a sandbox of his own
+    step = Record(stdin=b"this", given=read, written=tuple(one.id for one in read), newest=newest)
+    other = await stage.start("s2", repository=API)
+    with pytest.raises(InputsChanged):
+        await stage.store.record(claim.turn.id, claim.fence, step)
+    assert await stage.pending(claim.turn.id) == read
+    newest = await stage.store.newest_turn(claim.session.owner.id)
+    assert newest == other.turn
+    await stage.store.record(claim.turn.id, claim.fence, replace(step, newest=newest))
+    assert await stage.pending(claim.turn.id) == ()
+
+
+async def test_what_agents_were_given_beside_a_session_is_known_until_their_turns_end(stage: Stage) -> None:
+    async def beside() -> list[str]:
+        return [one.text for one in await stage.store.given_beside("s2")]
+
+    await stage.start("s2", "two")
+    await stage.start("bobs", "of bob", by=BOB)
+    claim = await stage.running("s1")
+    assert await beside() == ["do it"]
+    await stage.reply("and this", by=BOB)
+    assert await beside() == ["do it"]  # nobody was given it yet
+    (waiting,) = await stage.pending(claim.turn.id)
+    await stage.store.record(claim.turn.id, claim.fence, Record(given=(waiting,), written=(waiting.id,)))
+    assert await beside() == ["do it", "and this"]
+    await stage.store.new_attempt(claim.turn.id, claim.fence)
+    assert await beside() == ["do it", "and this"]  # the agent may remember it
+    await stage.finish(claim, TurnState.FAILED)
+    assert await beside() == []
+
+
 async def test_held_words_can_be_withdrawn(stage: Stage) -> None:
     claim = await stage.running("s1")
     await stage.store.admit("s1", stage.words("rm -rf", key="m2"), slack("s1"))

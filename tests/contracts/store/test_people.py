@@ -376,3 +376,25 @@ async def test_a_repository_that_is_taken_away_ends_whatever_works_on_it_too(sta
     assert await stage.store.note_standing(Standing(repository=API.id, why="withdrawn")) == ["s1"]
     whole = Standing("github:7", installation=API.installation, why="uninstalled")
     assert await stage.store.note_standing(whole) == ["s2"]
+
+
+async def test_what_is_kept_in_a_sandbox_of_another_provider_is_not_lost_with_this_one(stage: Stage) -> None:
+    mine, far = await key(stage), await key(stage, "daytona")
+    await stage.store.save_sandbox(far, "box-far", "")
+    await stage.store.save_sandbox(mine, "box-1", "")
+    for session, box in (("s1", "box-1"), ("s2", "box-far")):
+        claim = await stage.running(session)
+        await stage.store.opened_in(session, box)
+        await stage.store.set_ready(claim.turn.id, claim.fence, "abc")
+    await stage.store.save_sandbox(mine, "box-2", "")
+    assert (await stage.store.session("s1")).ready == ""
+    assert (await stage.store.session("s2")).ready == "abc"
+    assert await stage.store.sandbox_kept(mine.person, "box-1") is None
+    assert await stage.store.sandbox_kept(mine.person, "box-far") == await stage.store.sandbox(far)
+
+
+async def test_a_session_knows_where_its_hooks_were_run_since_it_was_opened(stage: Stage) -> None:
+    await stage.start("s1")
+    await stage.store.opened_in("s1", "box-1")
+    assert (await stage.store.hooked_in("s1", "box-1")).hooked_in == "box-1"
+    assert (await stage.store.opened_in("s1", "box-1")).hooked_in == ""

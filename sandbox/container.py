@@ -29,6 +29,7 @@ from typing import Any
 from bot.errors import ProviderUnavailable, SandboxError, SettingsError
 from bot.models import Launch, SandboxState
 from sandbox.cgroups import SETTINGS, Limits
+from sandbox.whole import write_whole
 
 API = (1, 41)  # Engine 20.10: private control group namespaces
 MADE_OF = "sandpiper.made-of"  # of a container: what it was made of
@@ -254,25 +255,11 @@ def lay_out(place: Path, engine: Engine) -> None:
         etc = place / "etc"
         etc.mkdir(exist_ok=True)
         for name, text in etc_files(engine).items():
-            _keep(etc / name, text.encode())
+            write_whole(etc / name, text, mode=0o644)
     except OSError as error:
         raise SandboxError(
             f"{place} cannot be written: {error.strerror}.", "Is there room where SANDPIPER_DATA_DIR is?"
         ) from error
-
-
-def _keep(path: Path, content: bytes) -> None:
-    """A container that runs has the file that it was started with, so that one is never emptied: another one
-    comes into its place, for the next start."""
-    if path.is_file() and path.read_bytes() == content:
-        return
-    part = path.with_suffix(".part")
-    try:
-        part.write_bytes(content)
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def etc_files(engine: Engine) -> dict[str, str]:

@@ -20,6 +20,7 @@ from bot.errors import ProviderAway, ProviderUnavailable, SandboxError, SandboxG
 from sandbox.container import Engine, fit
 from sandbox.container_errors import in_our_words
 from sandbox.registry_login import Login, login_of
+from sandbox.whole import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,6 @@ class EngineClient:
 
     async def _is_known(self, engine: str) -> bool:
         """Whether it is the engine that we have always had; the first one is."""
-        if not self._known.exists():
-            self._known.write_text(engine, encoding="utf-8")
+        if not (self._known.exists() and self._known.stat().st_size):  # or a full disk left an empty one
+            write_whole(self._known, engine)
         return self._known.read_text(encoding="utf-8") == engine

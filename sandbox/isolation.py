@@ -20,6 +20,7 @@ from sandbox.cgroups import Groups, Limits
 from sandbox.execute import execute
 from sandbox.local_egress import Egress
 from sandbox.process import INSIDE, helper
+from sandbox.whole import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Isolation(Protocol):
         ...
 
     async def ready(self, place: Place, launch: Launch) -> None:
-        """Before each program: have what it sees and needs beside the box. Raises SandboxError."""
+        """Before each program: have what it sees and needs beside the box. Raises SandboxError, OSError."""
         ...
 
     async def keep(self, place: Place) -> None:
@@ -96,15 +97,7 @@ class Bubblewrap:
 
     async def ready(self, place: Place, launch: Launch) -> None:
         if place not in self._prepared:  # the first time in this life of the bot
-            place.etc.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for name, text in ETC_FILES.items():
-                (place.etc / name).write_text(text, encoding="utf-8")
-                if place.uid:
-                    (place.etc / name).chmod(0o644)
-            if place.uid:
-                place.etc.chmod(0o711)
-            if self._filter:
-                place.filter.write_bytes(self._filter)
+            self._write(place)
             if groups := self._groups_for(place):
                 groups.make(_group(place))
             self._prepared.add(place)
@@ -114,6 +107,16 @@ class Bubblewrap:
             if place.uid and directory.lstat().st_uid != place.uid:
                 os.chown(directory, place.uid, place.uid, follow_symlinks=False)
         await self._way_out(place, launch.loopback)
+
+    def _write(self, place: Place) -> None:
+        """Programs that run see the files that they were started with, so those are never emptied."""
+        place.etc.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, text in ETC_FILES.items():
+            write_whole(place.etc / name, text, mode=0o644 if place.uid else 0o600)
+        if place.uid:
+            place.etc.chmod(0o711)
+        if self._filter:
+            write_whole(place.filter, self._filter)
 
     async def keep(self, place: Place) -> None:
         await self._way_out(place)

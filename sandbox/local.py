@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import re
 import secrets
@@ -28,7 +27,6 @@ from bot.errors import (
     ProcessGone,
     ProviderUnavailable,
     SandboxError,
-    SandboxFull,
     SandboxGone,
     SandboxNotRunning,
     SandboxUnreachable,
@@ -46,11 +44,13 @@ from sandbox.local_files import (
     SCRAP,
     STORE,
     hand_over,
+    in_words,
     lay_out,
     read_about,
     remove_tree,
     scrap,
     since_named,
+    told,
     transfer_failed,
     write_about,
 )
@@ -67,6 +67,7 @@ from sandbox.process import (
 )
 from sandbox.users import SETTING as UIDS
 from sandbox.users import Users, end_all
+from sandbox.whole import sync_names
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,7 @@ def local_provider(
     allow: what boxes reach besides what the egress mode lets through; in the mode `list` all that they
     reach. ports_host: the address of this machine on which people reach ports that agents share, "": they
     don't. limits: of each sandbox. bot: the port of this machine's loopback where boxes find the bot, when
-    code comes on demand; 0: they don't. uids, data_dir: as `wanted`
-    and `data_dir` of Users.
+    code comes on demand; 0: they don't. uids, data_dir: as `wanted` and `data_dir` of Users.
 
     Raises SettingsError that names the variable.
     """
@@ -190,10 +190,11 @@ class LocalProvider:
             write_about(fresh.root, {**about, "uid": uid, "owner": uid})
             lay_out(fresh)
             fresh.root.rename(self._directory / id)
-        except OSError as error:
+            sync_names(self._directory)
+        except OSError:
             shutil.rmtree(fresh.root, ignore_errors=True)
-            kind = SandboxFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else SandboxError
-            raise kind(f"A sandbox could not be made in {self._directory}: {error.strerror}.") from error
+            with in_words(f"A sandbox could not be made in {self._directory}"):
+                raise
         sandbox = self._sandbox(id)
         await sandbox.start()
         return sandbox
@@ -201,11 +202,9 @@ class LocalProvider:
     async def find(self, labels: Mapping[str, str]) -> Sequence[LocalSandbox]:
         found = []
         for about in sorted(self._directory.glob("local-*/box.json")):
-            with contextlib.suppress(SandboxGone):  # deleted just now
-                sandbox = self._sandbox(about.parent.name)
-                if all(sandbox.labels.get(name) == value for name, value in labels.items()):
-                    found.append(sandbox)
-        return found
+            with told(about.parent):
+                found.append(self._sandbox(about.parent.name))
+        return [sandbox for sandbox in found if labels.items() <= sandbox.labels.items()]
 
     async def get(self, id: str) -> LocalSandbox:
         if not (self._directory / HOST).exists():  # a disk that is not mounted says nothing of its sandboxes
@@ -220,10 +219,8 @@ class LocalProvider:
 
     def _sandbox(self, id: str) -> LocalSandbox:
         if id not in self._known:
-            root = self._directory / id
-            self._known[id] = LocalSandbox(
-                id, root, self._users, self._isolation, self._max_spool, self._ports
-            )
+            parts = (self._users, self._isolation, self._max_spool, self._ports)
+            self._known[id] = LocalSandbox(id, self._directory / id, *parts)
         return self._known[id]
 
 
@@ -258,9 +255,10 @@ class LocalSandbox:
 
     async def start(self) -> None:
         await self.state()
-        await self._settle()
-        lay_out(self._place)
-        self._started.touch()
+        with in_words(f"The sandbox {self.id} could not be started"):
+            await self._settle()
+            lay_out(self._place)
+            self._started.touch()
 
     async def stop(self) -> None:
         await self.state()
@@ -390,8 +388,9 @@ class LocalSandbox:
 
     async def _ready(self, launch: Launch) -> None:
         await self._running()
-        await self._settle()
-        await self._isolation.ready(self._place, launch)
+        with in_words(f"The sandbox {self.id} could not be made ready"):
+            await self._settle()
+            await self._isolation.ready(self._place, launch)
 
     async def _settle(self) -> None:
         """Once in this life of the bot: see that its files belong to whom its programs run as here. Where

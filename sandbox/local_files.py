@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import logging
 import os
 import secrets
 import stat
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bot.errors import SandboxError, SandboxFull, SandboxGone
 from bot.models import ExecResult
 from sandbox.bubblewrap import Place
+from sandbox.whole import write_whole
+
+log = logging.getLogger(__name__)
 
 SCRAP = ".scrap-"
 
@@ -62,17 +67,44 @@ def remove_tree(root: Path) -> None:
 
 
 def read_about(root: Path) -> dict[str, Any]:
-    """A sandbox's box.json. Raises SandboxGone."""
+    """A sandbox's box.json. Raises SandboxGone, and SandboxError where it says nothing."""
+    file = root / "box.json"
     try:
-        return dict(json.loads((root / "box.json").read_text(encoding="utf-8")))
+        about = json.loads(file.read_text(encoding="utf-8"))
+        return {**about, "labels": dict(about["labels"]), "uid": int(about.get("uid", 0))}
     except FileNotFoundError as error:
         raise SandboxGone(f"The sandbox {root.name} was deleted.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, NotADirectoryError) as error:
+        raise SandboxError(
+            f"{file} says nothing of its sandbox: a full disk or a power cut may have cut it off.",
+            f"Bring it back from a backup; or delete {root}, with all work in it, for a new sandbox.",
+        ) from error
+
+
+@contextlib.contextmanager
+def told(root: Path) -> Iterator[None]:
+    """While many are looked at: one that says nothing, or was deleted just now, is left out."""
+    try:
+        yield
+    except SandboxGone:
+        pass
+    except SandboxError as error:
+        log.warning("sandbox %s is left out: %s", root.name, error)
 
 
 def write_about(root: Path, about: Mapping[str, Any]) -> None:
-    fresh = root / "box.json.new"
-    fresh.write_text(json.dumps(about), encoding="utf-8")
-    fresh.replace(root / "box.json")
+    write_whole(root / "box.json", json.dumps(about))
+
+
+@contextlib.contextmanager
+def in_words(what: str) -> Iterator[None]:
+    """What this machine's disk does not take. Raises SandboxFull, SandboxError."""
+    try:
+        yield
+    except OSError as error:
+        kind = SandboxFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else SandboxError
+        mend = "Is there room where SANDPIPER_DATA_DIR is?"
+        raise kind(f"{what}: {error.strerror or error}.", mend) from error
 
 
 # Whose they are

@@ -16,7 +16,6 @@ import contextlib
 import fcntl
 import grp
 import itertools
-import json
 import logging
 import os
 import pwd
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.errors import ProviderUnavailable, SandboxFull, SettingsError
-from sandbox.local_files import give, write_about
+from sandbox.local_files import give, read_about, told, write_about
 from sandbox.process import run_helper
 
 log = logging.getLogger(__name__)
@@ -136,7 +135,10 @@ class Users:
         taken = {(self._directory / "agents").stat().st_uid}
         for path in self._directory.glob("*/box.json"):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                taken.add(int(json.loads(path.read_text(encoding="utf-8")).get("uid", 0)))
+                # Where one does not say whose its files are, they do.
+                taken.add((path.parent / "home").stat().st_uid)
+            with told(path.parent):
+                taken.add(read_about(path.parent)["uid"])
         start = secrets.randbelow(len(self._ids))
         for id in itertools.chain(self._ids[start:], self._ids[:start]):
             if id not in taken:

@@ -502,6 +502,14 @@ async def test_another_engine_does_not_make_sandboxes_gone(
     engine.volumes |= kept
 
 
+async def test_where_a_full_disk_left_no_name_of_the_engine_it_is_the_one_that_is_there(
+    provider: DockerProvider, directory: Path
+) -> None:
+    (directory / "engine").touch()
+    await provider.check()
+    assert (directory / "engine").read_text()
+
+
 async def test_an_image_that_is_missing_is_pulled(engine: DockerEngine, directory: Path) -> None:
     engine.registry["registry.example/box:2"] = "sha256:" + "2" * 64
     provider = DockerProvider(directory, Engine(engine.url, "registry.example/box:2"), allow=())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bot.errors import SandboxError, WorkspaceError
-from bot.models import Message, SandboxRow, Session
-from bot.ports import Sandbox, Store, Surface
+from bot.models import Message, Repository, SandboxRow, Session
+from bot.ports import Store, Surface
 from bot.sandboxes import Sandboxes
 from bot.workspace import Workspaces
 
@@ -22,10 +22,17 @@ NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """sessions: those whose work exists nowhere else. certain: all of them were looked into."""
+    """sessions: those whose work exists nowhere else. beside: repositories of which there is work
+    on the branch of no session, and nowhere else. certain: all of them were looked into."""
 
     sessions: tuple[Session, ...] = ()
+    beside: tuple[Repository, ...] = ()
     certain: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        """Of all that is lost, for who was told of it."""
+        return [session.id for session in self.sessions] + [f"beside:{one.id}" for one in self.beside]
 
 
 class Losses:
@@ -41,26 +48,54 @@ class Losses:
         worked = await self._store.worked_sessions(row.key.person)
         only_here = {session.id for session in worked if session.any_ready}
         certain = self._workspaces is not None and len(worked) <= MOST
+        beside: list[Repository] = []
         try:
             async with asyncio.timeout(PATIENCE):
                 if self._workspaces is not None:
                     sandbox = await self._sandboxes.start(row)
                     for session in [one for one in worked[:MOST] if one.id not in only_here]:
-                        looked, work = await self._look(self._workspaces, session, sandbox)
+                        looked, work = await _look(self._workspaces.unpublished(session, sandbox))
                         certain = certain and looked
                         only_here |= {session.id} if work else set()
+                    for repository, sessions in _in_each(worked).items():
+                        looked, work = await _look(self._workspaces.beside(sessions, sandbox))
+                        certain = certain and looked
+                        beside += [repository] if work else []
         except (SandboxError, TimeoutError) as error:
             log.info("sandbox %s cannot be looked into: %s", row.provider_id, error)
             certain = False
-        return Lost(tuple(session for session in worked if session.id in only_here), certain)
+        lost = tuple(session for session in worked if session.id in only_here)
+        return Lost(lost, tuple(beside), certain)
 
-    async def _look(self, workspaces: Workspaces, session: Session, sandbox: Sandbox) -> tuple[bool, bool]:
-        """Whether it could be looked into, and whether there is work that is only there."""
-        try:
-            return True, await workspaces.unpublished(session, sandbox)
-        except WorkspaceError as error:
-            log.info("session %s cannot be looked into: %s", session.id, error)
-            return False, False
+
+async def _look(work: Awaitable[bool]) -> tuple[bool, bool]:
+    """Whether it could be looked into, and whether there is work that is only there."""
+    try:
+        return True, await work
+    except WorkspaceError as error:
+        log.info("a sandbox cannot be looked into: %s", error)
+        return False, False
+
+
+def _in_each(sessions: Iterable[Session]) -> Mapping[Repository, Sequence[Session]]:
+    """All of the sessions' repositories, and the sessions as they are there."""
+    found: dict[int, tuple[Repository, list[Session]]] = {}
+    for session in sessions:
+        for one in (*session.each(), *map(session.within, session.left_out)):
+            if one.repository is not None:
+                found.setdefault(one.repository.id, (one.repository, []))[1].append(one)
+    return dict(found.values())
+
+
+def listed(lost: Lost, surfaces: Mapping[str, Surface], to: Message | None) -> str:
+    """What would be lost, as a list; names as in `named`."""
+    lines = [named(lost.sessions, surfaces, to)] if lost.sessions else []
+    if lost.beside:
+        where = ", ".join(one.full_name for one in lost.beside)
+        if to is not None and not _alone(surfaces, to):
+            where = f"{len(lost.beside)} of your repositories"
+        lines.append(f"• branches of an agent's own, or stashes, in {where}")
+    return "\n".join(lines)
 
 
 def named(sessions: Sequence[Session], surfaces: Mapping[str, Surface], to: Message | None) -> str:
@@ -84,7 +119,12 @@ def named(sessions: Sequence[Session], surfaces: Mapping[str, Surface], to: Mess
 
 def _may_be_named(session: Session, surfaces: Mapping[str, Surface], to: Message) -> bool:
     here = (to.thread.surface, to.thread.scope)
-    if to.private or (session.thread.surface, session.thread.scope) == here:
+    return (session.thread.surface, session.thread.scope) == here or _alone(surfaces, to)
+
+
+def _alone(surfaces: Mapping[str, Surface], to: Message) -> bool:
+    """Does nobody but the author read the answer?"""
+    if to.private:
         return True
     surface = surfaces.get(to.thread.surface)
     return surface is not None and surface.direct(to.thread)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 from bot.errors import SandpiperError
-from bot.losses import Losses, named
+from bot.losses import Losses, listed, named
 from bot.models import SandboxRow, Session
 from bot.ports import Clock, Sandbox, Store, Surface
 from bot.reconcile import Reconcile, key_of
@@ -102,7 +102,7 @@ class Operators:
         id = row.provider_id
         if not yes:
             lost = await self._losses.of(row)
-            work = named(lost.sessions, self._surfaces, None)
+            work = listed(lost, self._surfaces, None)
             doubt = "" if lost.certain else "Not all of it could be looked into. "
             what = f"Work that is not published would be lost:\n{work}\n" if work else ""
             raise SandpiperError(

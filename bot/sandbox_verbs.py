@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bot.answers import Answers
 from bot.errors import Denied, SandboxElsewhere, SandboxError, SandboxGone
-from bot.losses import Losses, Lost, named
+from bot.losses import Losses, Lost, listed, named
 from bot.models import Message, Person, Reset, SandboxRow, Saying, SayingKind, Session
 from bot.ports import Clock, Store, Surface
 from bot.sandboxes import Sandboxes
@@ -106,9 +106,8 @@ class SandboxVerbs:
         if busy := await self._store.open_sessions(row.key.person):
             return await self._busy(message, busy)
         lost = await self._losses.of(row)
-        told = [session.id for session in lost.sessions]
         reset = await self._store.new_reset(
-            message.key, row, message.thread, told, self._clock.now() + RESET_WITHIN
+            message.key, row, message.thread, lost.names, self._clock.now() + RESET_WITHIN
         )
         words = f"`{self._surfaces[message.thread.surface].spoken(f'reset {reset.number}')}`"
         text = (
@@ -132,10 +131,10 @@ class SandboxVerbs:
     def _costs(self, message: Message, lost: Lost) -> str:
         home = "Its home goes too: installed programs, settings, and what agents remember."
         unsure = "" if lost.certain else " I could not look into all of it, so there may be more."
-        if not lost.sessions:
+        if not lost.names:
             none = "No work that is not published was found." if lost.certain else ""
             return f"{none}{unsure} {home}".strip()
-        return f"{home} So does work that is not published:{unsure}\n{self._named(lost.sessions, message)}"
+        return f"{home} So does work that is not published:{unsure}\n{listed(lost, self._surfaces, message)}"
 
     async def _confirmed(self, message: Message, person: Person, number: int) -> str:
         reset = await self._store.reset(number)
@@ -151,7 +150,7 @@ class SandboxVerbs:
         if busy := await self._store.open_sessions(row.key.person):
             return await self._busy(message, busy)
         lost = await self._losses.of(row)
-        if any(session.id not in reset.told for session in lost.sessions):
+        if any(name not in reset.told for name in lost.names):
             text = "More would be lost by now than I told you. Say `sandbox reset` again to see what."
             return await self._answers.note(message, "more lost", text)
         if busy := await self.sandboxes.delete(

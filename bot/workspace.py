@@ -269,6 +269,13 @@ class Workspaces:
                 return True
         return False
 
+    async def beside(self, sessions: Sequence[Session], sandbox: Sandbox) -> bool:
+        """All sessions of one repository: is there anything in its clone that the forge does not have, and
+        none of their branches: on a branch of an agent's own, or in a stash?"""
+        known = "".join(f"{one.branch or branch_name(one)} {one.published}\n" for one in sessions)
+        found = await self._here(sandbox, sessions[0], scripts.BESIDE, stdin=known.encode())
+        return bool(found.strip())
+
     async def put_away(self, session: Session, sandbox: Sandbox) -> str:
         """Remove the worktree; what is not committed goes onto a ref, from which `open` brings it back. What
         git ignores is gone then. Returns why it stays instead, or ""."""

@@ -286,6 +286,19 @@ test -n "$(echo $tips)" || exit 0
 test -z "$(b rev-list -n 1 $tips --not --remotes=origin $published)" || echo commits
 """
 
+# stdin: "<branch> <the published commit or nothing>" of each session of the clone; prints a commit that is
+# only here, of a branch of an agent's own, a tag or the stash
+BESIDE = f"""{HERE}
+test -e "$bare/sandpiper.made" || exit 0
+stash=$(b rev-parse -q --verify refs/stash || true)
+while IFS=' ' read -r its published; do
+  for each in "refs/heads/$its" $published; do
+    commit=$(b rev-parse -q --verify "$each^{{commit}}" || true)
+    test -z "$commit" || echo "^$commit"
+  done
+done | b rev-list -n 1 --stdin --branches --tags $stash --not --remotes=origin
+"""
+
 # commit: move the branch onto a kept commit without touching a file
 ADOPT = f"""{HERE}
 unlock

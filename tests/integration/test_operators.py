@@ -18,7 +18,7 @@ from tests.integration.test_reconcile import Listing, answers, labels
 from tests.integration.test_sandboxes import Box
 from tests.integration.test_turns import is_running, obeys_stop
 from tests.town import ANA, Town, town
-from tests.world import Script
+from tests.world import Script, shell
 
 
 class Desk:
@@ -71,8 +71,9 @@ async def test_a_sandbox_is_stopped_started_and_deleted(tmp_path: Path) -> None:
         assert it.box().now is SandboxState.STOPPED
         assert await it.say("start", "box-0") == "box-0 runs."
         assert it.box().now is SandboxState.RUNNING
-        (it.town.box().cwd / "later.txt").write_text("since then")
-        with pytest.raises(SandpiperError, match=r"would be lost:\n• “hello” .*\n Say it again with --yes"):
+        await shell("echo x >README.md; git stash -q; echo since then >later.txt", cwd=it.town.box().cwd)
+        lost = r"would be lost:\n• “hello” .*\n• .* stashes, in acme/web\n Say it again with --yes"
+        with pytest.raises(SandpiperError, match=lost):
             await it.say("delete", "box-0")
         assert await it.say("delete", "box-0", yes=True) == "box-0 is deleted."
         assert not it.town.provider.boxes and await it.say("list") == "There is no sandbox."

@@ -195,6 +195,51 @@ async def test_a_reset_does_not_name_what_is_pushed_as_it_was_left(tmp_path: Pat
         assert "No work that is not published was found." in (await asked(t)).text
 
 
+OWN_BRANCH = "git checkout -q -b experiment; echo x >x; git add x; git commit -qm X; git checkout -q -"
+STASH = "echo x >README.md; git stash -q"
+
+
+@pytest.mark.parametrize("elsewhere", [OWN_BRANCH, STASH], ids=["branch", "stash"])
+async def test_a_reset_names_once_what_is_on_no_threads_branch(tmp_path: Path, elsewhere: str) -> None:
+    async with town(tmp_path, [does(elsewhere), answers]) as t:
+        await t.say("try something beside")
+        await t.final()
+        await t.say("hello", thread="t2")
+        await t.final(2)
+        await sandbox(t, "reset", private="https://answers.example")
+        question = (await asked(t)).text
+    assert question.endswith("only you can.") and question.count("•") == 1
+    assert "\n• branches of an agent's own, or stashes, in acme/web\n" in question
+
+
+async def test_where_others_read_along_a_repository_with_a_stash_is_not_named(tmp_path: Path) -> None:
+    async with town(tmp_path, [does(STASH)]) as t:
+        await t.say("try something beside")
+        await t.final()
+        await sandbox(t, "reset", scope="T1/C2", thread="t9")
+        assert "or stashes, in 1 of your repositories" in (await asked(t)).text
+
+
+async def test_a_reset_does_not_name_a_branch_of_an_agents_own_that_is_published(tmp_path: Path) -> None:
+    publishes = "echo a >a; git add a; git commit -qm A; git branch experiment; git tag before"
+    async with town(tmp_path, [does(publishes)]) as t:
+        await t.say("one")
+        assert (await t.final()).outcome is Outcome.PUBLISHED
+        await sandbox(t, "reset")
+        assert "No work that is not published was found." in (await asked(t)).text
+
+
+async def test_a_reset_is_asked_again_when_something_was_stashed_since(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers]) as t:
+        await t.say("hello")
+        await t.final()
+        await sandbox(t, "reset")
+        question = await asked(t)
+        await shell(STASH, cwd=t.box().cwd)
+        assert await confirm(t, question.reset) == "more lost"
+        assert len(t.provider.boxes) == 1
+
+
 async def test_a_reset_that_would_cost_more_than_was_said_is_asked_again(tmp_path: Path) -> None:
     async with town(tmp_path, [answers]) as t:
         await t.say("hello")

@@ -364,6 +364,8 @@ class Keeper:
     # the program
 
     def start(self) -> None:
+        """Raises OSError where it could not be written down, and so was not started."""
+        keeper, (hear, say) = os.getpid(), os.pipe()
         ignore = signal.SIG_IGN if self.launch.get("shield") else signal.SIG_DFL
         inherited = []
         if self.launch.get("handover") is not None:
@@ -377,6 +379,12 @@ class Keeper:
             signal.signal(signal.SIGINT, ignore)
             signal.signal(signal.SIGTERM, ignore)
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            try:  # a program that nobody could find again, on a full disk, must not run
+                me = os.getpid()
+                write_file(self.directory / "keeper", {"pid": keeper, "child": me, "birth": birth(me)})
+            except OSError as error:
+                os.write(say, str(error).encode())
+                raise
 
         try:
             for path in self.launch.get("directories", ()):
@@ -394,13 +402,13 @@ class Keeper:
                 preexec_fn=in_child,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
+            os.set_blocking(hear, False)
+            with contextlib.suppress(BlockingIOError):
+                raise OSError(os.read(hear, 4096).decode()) from error
             self.finish(127, str(error))
-        else:
-            child = self.child.pid
-            write_file(self.directory / "keeper", {"pid": os.getpid(), "child": child, "birth": birth(child)})
         finally:
             self.launch = {}  # the secrets in it are the program's now
-            for fd in inherited:
+            for fd in (hear, say, *inherited):
                 os.close(fd)
 
     def mind(self, child: subprocess.Popen[bytes]) -> None:
@@ -416,9 +424,14 @@ class Keeper:
     def finish(self, code: int, error: str) -> None:
         with self.lock:
             self.ended = {"exit_code": code, "ended_by": self.ending, "error": error, "at": time.time()}
-            write_file(self.directory / "exit", {**self.ended, "in_off": self.in_offset})
+            self.write_end()
             for condition in (self.output, self.input, self.time):
                 condition.notify_all()
+
+    def write_end(self) -> None:
+        """Where the disk takes it: we answer for it as long as we live, and try again when we leave."""
+        with contextlib.suppress(OSError):
+            write_file(self.directory / "exit", {**(self.ended or {}), "in_off": self.in_offset})
 
     def kill(self, number: int) -> None:
         if self.child and not self.ended:
@@ -647,7 +660,6 @@ class Keeper:
             }
 
     def run(self, listener: socket.socket, ready: Callable[[str], None]) -> None:
-        self.start()
         threads: list[Callable[[], None]] = [lambda: serve(listener, self.handle), self.watch]
         child = self.child
         if child and (stdin := child.stdin):
@@ -656,6 +668,8 @@ class Keeper:
             threading.Thread(target=work, daemon=True).start()
         ready(json.dumps(self.status()))
         self.wait_for_the_end()
+        if not (self.directory / "exit").exists():
+            self.write_end()
         (self.directory / "sock").unlink(missing_ok=True)  # who comes now asks what we leave
 
 
@@ -749,26 +763,35 @@ def detach(directory: Path, work: Callable[[Callable[[str], None]], None]) -> st
         with os.fdopen(hear, encoding="utf-8") as pipe:
             said = pipe.read()
         os.waitpid(first, 0)
-        if not said:
-            raise SystemExit(f"it did not start; see {directory / 'log'}")
+        if not said.startswith("{"):
+            raise SystemExit(
+                f"it did not start: {said}" if said else f"it did not start; see {directory / 'log'}"
+            )
         return said
     os.setsid()
     if os.fork():
         os._exit(0)
-    os.chdir(directory)  # a relative name is short enough for a unix address
-    os.umask(0o077)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    for target, source in ((0, nothing), (1, nothing), (2, log)):
-        os.dup2(source, target)
-    for fd in {nothing, log, hear} - {0, 1, 2}:
-        os.close(fd)
+    waiting = [say]
 
     def ready(text: str) -> None:
         os.write(say, text.encode())
-        os.close(say)
+        os.close(waiting.pop())
 
-    work(ready)
+    try:
+        os.chdir(directory)  # a relative name is short enough for a unix address
+        os.umask(0o077)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        log = os.open("log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        for target, source in ((0, nothing), (1, nothing), (2, log)):
+            os.dup2(source, target)
+        for fd in {nothing, log, hear} - {0, 1, 2}:
+            os.close(fd)
+        work(ready)
+    except OSError as error:
+        if not waiting:
+            raise
+        ready(str(error))
+        os._exit(1)
     os._exit(0)
 
 
@@ -795,10 +818,17 @@ def keep(directory: Path) -> str:
 
     def work(ready: Callable[[str], None]) -> None:
         listener = socket.socket(socket.AF_UNIX)
-        Path("sock").unlink(missing_ok=True)
-        listener.bind("sock")
-        listener.listen(64)
-        Keeper(directory, launch).run(listener, ready)
+        try:
+            Path("sock").unlink(missing_ok=True)
+            listener.bind("sock")
+            listener.listen(64)
+            keeper = Keeper(directory, launch)
+            keeper.start()
+        except OSError:  # a full disk: the next one who asks shall start it
+            with contextlib.suppress(OSError):
+                remove(directory)
+            raise
+        keeper.run(listener, ready)
 
     return detach(directory, work)
 

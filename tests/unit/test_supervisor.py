@@ -347,6 +347,51 @@ def test_a_keeper_that_nobody_needs_leaves_and_its_output_stays_readable(start: 
     assert not kept.directory.exists()
 
 
+# A full disk
+
+
+@pytest.mark.parametrize(
+    ("file", "leads", "why"),
+    [
+        ("keeper.new", "/dev/full", b"No space left on device"),
+        ("stderr", "nowhere/stderr", b"No such file or directory"),
+        ("log", "nowhere/log", b"No such file or directory"),
+    ],
+)
+def test_what_cannot_be_written_down_is_not_started_and_is_when_there_is_room(
+    start: Start, tmp_path: Path, file: str, leads: str, why: bytes
+) -> None:
+    directory, ran = tmp_path / "turn-1", tmp_path / "ran"
+    directory.mkdir()
+    (directory / file).symlink_to(leads)
+    launch = {"argv": ["touch", str(ran)], "env": {"PATH": os.environ["PATH"]}, "fence": 1, "lease": 60}
+    keep = [*PYTHON, str(PROGRAM), "keep", "--dir", str(directory)]
+    said = subprocess.run(keep, input=json.dumps(launch).encode(), capture_output=True, check=False)
+    assert said.returncode != 0
+    assert b"it did not start: " in said.stderr.splitlines()[-1]
+    assert why in said.stderr.splitlines()[-1]
+    assert not ran.exists()
+    (directory / file).unlink(missing_ok=True)
+    kept = start("touch", str(ran), directory=directory)
+    wait_until(lambda: kept.status()["exit_code"] == 0)
+    assert ran.exists()
+
+
+def test_an_end_that_cannot_be_written_down_is_told_at_once_and_written_when_there_is_room(
+    start: Start,
+) -> None:
+    kept = start("sh", "-c", "cat; exit 6")
+    keeper = json.loads((kept.directory / "keeper").read_text())["pid"]
+    (kept.directory / "exit.new").symlink_to("/dev/full")
+    kept.write(b"", 0, eof=True)
+    assert kept.read_all() == b""
+    assert kept.status()["exit_code"] == 6
+    (kept.directory / "exit.new").unlink()
+    kept.post("/lease?ttl=0&fence=1")
+    wait_until(lambda: not is_alive(keeper))
+    assert json.loads(run_ctl(kept.directory, "GET", "/status")[1])["exit_code"] == 6
+
+
 # The spool
 
 

@@ -15,11 +15,14 @@ KEPT_LOG = 256  # reads of 16 KiB at most; once or twice as many are kept in the
 # base; prints six lines: of the worktree's setup.sh the digest or "-", the worktree's devcontainer.json in
 # base64, the mark of the setup; of the base's start.sh the object's name or "-", the base's
 # devcontainer.json in base64, the mark of the start. The base's start.sh is put beside the worktree. Its
-# objects are meant, not what an agent would have them replaced by.
+# objects are meant, not what an agent would have them replaced by; for a link, what it leads to in the base.
 LOOK = f"""{HERE}
 export GIT_NO_REPLACE_OBJECTS=1
 base=refs/remotes/origin/$1
-blob() {{ test "$(b cat-file -t "$base:$1" 2>/dev/null || true)" = blob; }}
+blob() {{
+  echo "$base:$1" | b cat-file --follow-symlinks --batch-check='%(objecttype) %(objectname)' 2>/dev/null |
+    sed -n '1s/^blob //p'
+}}
 mark() {{ if test -f "$1"; then head -c 300 -- "$1" | head -n 1; else echo -; fi; }}
 configs='.devcontainer/devcontainer.json .devcontainer.json'
 
@@ -32,13 +35,15 @@ echo
 mark "$tree.setup"
 
 rm -rf -- "$tree.start.sh"
-if blob .sandpiper/start.sh; then
-  b cat-file blob "$base:.sandpiper/start.sh" >"$tree.start.sh"
+found=$(blob .sandpiper/start.sh)
+if test -n "$found"; then
+  b cat-file blob "$found" >"$tree.start.sh"
   chmod 700 "$tree.start.sh"
-  b rev-parse "$base:.sandpiper/start.sh"
-else echo -; fi
+fi
+echo "${{found:--}}"
 for each in $configs; do
-  if blob "$each"; then b cat-file blob "$base:$each" | head -c {MOST_CONFIG} | base64 -w0; break; fi
+  found=$(blob "$each")
+  if test -n "$found"; then b cat-file blob "$found" | head -c {MOST_CONFIG} | base64 -w0; break; fi
 done
 echo
 mark "$tree.start"

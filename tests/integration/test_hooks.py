@@ -48,6 +48,16 @@ async def contains(forge: DirectoryForge, path: str, content: str, *, executable
     )
 
 
+async def links(t: Town, them: dict[str, str]) -> None:
+    """The repository's main branch has these links."""
+    made = "".join(f"mkdir -p $(dirname {name}); ln -s {to} {name}\n" for name, to in them.items())
+    await shell(
+        f"rm -rf hooks; git clone -q web.git hooks; cd hooks\n{made}"
+        "git add -A; git commit -qm Links; git push -q origin main",
+        cwd=t.forge.root,
+    )
+
+
 def rows(t: Town, turn: int = -1) -> list[Row]:
     """The rows of the newest picture, or of a turn's."""
     pictures = [picture for picture in t.slack.pictures if turn < 0 or picture.turn == turn]
@@ -284,6 +294,31 @@ async def test_a_start_is_the_base_branchs_whatever_the_worktree_has(tmp_path: P
         await t.say("two", addressed=False)
         await t.final(2)
         assert ups.read_text() == "theirs\ntheirs\n"
+
+
+async def test_hooks_that_are_links_in_the_repository_are_what_they_lead_to(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers], policy()) as t:
+        await has(t, "scripts/boot.sh", "#!/bin/sh\necho booted\n")
+        await links(
+            t, {SETUP: "../scripts/boot.sh", START: "here.sh", ".sandpiper/here.sh": "../scripts/boot.sh"}
+        )
+        await t.say("one")
+        await t.final()
+        said = [(each.title, each.result) for each in rows(t) if "hook:" in each.id]
+    assert said == [(f"Ran {SETUP}", "booted"), (f"Ran {START}", "booted")]
+
+
+@pytest.mark.parametrize("to", ["/bin/true", "../../../bin/true", "nowhere", "start.sh", "."])
+async def test_a_start_that_is_a_link_out_of_the_repository_or_to_no_file_is_none(
+    tmp_path: Path, to: str
+) -> None:
+    async with town(tmp_path, [answers], policy()) as t:
+        await has(t, CONFIG, json.dumps({"postStartCommand": "echo up"}))
+        await links(t, {START: to})
+        await t.say("one")
+        await t.final()
+        said = [(each.title, each.result) for each in rows(t) if "hook:" in each.id]
+    assert said == [("Ran postStartCommand", "up")]
 
 
 async def test_an_agent_that_is_resumed_hears_of_a_start_that_failed_under_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from bot.workspace import Workspaces
 
 PATIENCE = 60.0  # seconds until the sandbox runs and the file is here: the thread's next message waits
 SHOWN_CHARS = 200
+LONGEST_PATH = 4096  # bytes, as systems have it
 
 NO_WORKSPACE = "There is no workspace in this thread yet, so there are no files to get."
 NOT_A_VERB = "If that was meant for the agent, write it as a sentence."
@@ -61,6 +62,8 @@ class FileVerb:
         return await self._answers.note(message, "not got", f"I cannot get `{shown}`. {why}")
 
     async def _fetched(self, message: Message, session: Session, row: SandboxRow) -> SharedFile:
+        if not _can_name_a_file(message.options["path"]):
+            raise FileRefused("No file can have that name.")
         sandbox = await self._sandboxes.start(row)
         await self._store.touch_sandbox(row.id)
         inside, size = await self._workspaces.file(session, sandbox, message.options["path"])
@@ -73,3 +76,10 @@ class FileVerb:
             await sandbox.download(inside, part, limit=LARGEST_FILE)
             part.replace(copy)
         return SharedFile(str(copy), PurePosixPath(inside).name, "", copy.stat().st_size)
+
+
+def _can_name_a_file(path: str) -> bool:
+    try:
+        return "\0" not in path and len(path.encode()) <= LONGEST_PATH
+    except UnicodeEncodeError:
+        return False

@@ -74,6 +74,17 @@ async def test_what_is_no_file_of_the_workspace_is_not_handed_out(
         assert not t.slack.files and not list((tmp_path / "shared").iterdir())
 
 
+@pytest.mark.parametrize(
+    "path", ["docs/a\0b.txt", "docs/\ud800.txt", "d" * 5000], ids=["nul", "half", "long"]
+)
+async def test_a_name_that_no_file_can_have_is_answered(tmp_path: Path, path: str) -> None:
+    async with town(tmp_path, [leaves_files]) as t:
+        await t.say("report")
+        await t.final()
+        assert await get(t, path) == "not got"
+        await t.until(lambda: any("No file can have that name" in note for note in t.slack.notes()))
+
+
 async def test_a_disk_of_the_bots_that_fails_is_told(tmp_path: Path) -> None:
     async with town(tmp_path, [leaves_files]) as t:
         await t.say("report")

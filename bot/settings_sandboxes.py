@@ -34,7 +34,7 @@ def _json_object(value: object) -> object:
 
 
 class Section(BaseModel):
-    model_config = {"extra": "forbid", "frozen": True}
+    model_config = {"extra": "forbid", "frozen": True, "allow_inf_nan": False}
 
 
 class SandboxSettings(Section):
@@ -60,7 +60,7 @@ class SandboxSettings(Section):
     ports_host: Annotated[str, AfterValidator(_an_address)] = ""
     memory: ByteSize = ByteSize(0)
     pids: int = Field(default=0, ge=0)
-    cpus: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    cpus: float = Field(default=0.0, ge=0)
     uids: str = ""
 
     _lists = field_validator("tools", mode="before")(split)

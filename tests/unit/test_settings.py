@@ -8,6 +8,7 @@ import pytest
 
 from bot.errors import SettingsError
 from bot.settings import GitHubSettings, Settings, load, unknown
+from bot.settings_sandboxes import Section
 
 GITHUB = {
     "SANDPIPER_GITHUB_APP_ID": "7",
@@ -32,6 +33,23 @@ def test_lists_are_written_with_commas(tmp_path: Path) -> None:
     settings = loaded(tmp_path, SANDPIPER_ALLOW_PEOPLE="U1, U2,,", SANDPIPER_EGRESS_ALLOW="a.example:443")
     assert settings.allow.people == ("U1", "U2")
     assert settings.egress.allow == ("a.example:443",)
+
+
+NUMBERS = [
+    f"SANDPIPER_{section}_{name}".upper()
+    for section, about in Settings.model_fields.items()
+    if isinstance(about.default, Section)
+    for name, field in type(about.default).model_fields.items()
+    if field.annotation is float
+]
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_no_number_is_without_an_end(tmp_path: Path, value: str) -> None:
+    assert {"SANDPIPER_SANDBOX_IDLE_STOP", "SANDPIPER_DEADLINE_TURN"} < set(NUMBERS)
+    for name in NUMBERS:
+        with pytest.raises(SettingsError, match=name):
+            loaded(tmp_path, **{name: value})
 
 
 @pytest.mark.parametrize("left_out", [name for name in GITHUB if name != "SANDPIPER_GITHUB_APP_ID"])

@@ -313,6 +313,10 @@ class RoomBox(ContainerBox):
             about = await self.show()
             if state_of(about) is SandboxState.RUNNING:
                 return
+            if about and about["State"].get("Paused"):
+                with self._engine.told():
+                    await self.container().unpause()
+                return
             await self._prepare()
             await self.make(about, await self._body())
             with self._engine.told():

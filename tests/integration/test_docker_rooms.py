@@ -149,6 +149,17 @@ async def test_a_room_whose_container_was_killed_is_made_again(
     assert await sh(sandbox, "cat note", theirs(sandbox)) == "s3cret"
 
 
+async def test_a_room_that_somebody_has_paused_goes_on(
+    engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider
+) -> None:
+    process = await at_work(sandbox)
+    (name,) = set(engine.containers) - {sandbox.id}
+    engine.containers[name].paused = True
+    again = await provider.get(sandbox.id)
+    assert await sh(again, "cat note", theirs(sandbox)) == "s3cret"
+    assert (await process.status()).running and not engine.containers[name].paused
+
+
 async def test_two_bots_that_want_a_room_make_one(
     engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider
 ) -> None:

@@ -2,7 +2,8 @@
 a port which an agent shares is open, and only keeps from it what is the other gates'.
 
 What is behind them was made by agents. It has an origin of its own (a TCP port), but browsers send cookies to
-all ports of a host, so no request goes in unlooked at: each connection carries one.
+all ports of a host, so no request goes in unlooked at, each connection carries one, and no answer goes out
+without saying whose it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hmac
 import html
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bot.ports import Guard
@@ -33,16 +34,20 @@ _STATUS = {
     411: "Length Required",
     502: "Bad Gateway",
 }
+# By a policy of no referrer at all, the form would come with an Origin that says nothing.
 _OURS = (
     "Content-Security-Policy: default-src 'none'; form-action 'self'; frame-ancestors 'none'\r\n"
     "Content-Type: text/html; charset=utf-8\r\nCache-Control: no-store\r\n"
-    "Referrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n"
+    "Referrer-Policy: origin\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n"
 )
 _NOT_PASSED = frozenset(
     {"connection", "keep-alive", "proxy-connection", "proxy-authorization", "cookie", "te", "referer"}
 )
 
 _OF_CONNECTIONS = (b"connection", b"keep-alive")
+_CORP = b"Cross-Origin-Resource-Policy"
+_READ_BY_ITSELF = (_CORP + b": same-origin", b"Content-Security-Policy: frame-ancestors 'self'")
+_READ_ONLY = ("GET", "HEAD")  # with these browsers send no Origin to a page's own server
 
 
 class Answer(Exception):
@@ -73,6 +78,10 @@ class OpenGate:
         method, target, fields = await _asked(reader)
         return _rewritten(method, target, fields, _cookies(fields))
 
+    def pass_back(self, head: bytes) -> bytes:
+        """An answer's head as it goes on, or what there is of one that ended early. Raises Answer."""
+        return last_on_its_connection(head) if head.endswith(b"\r\n\r\n") else head
+
 
 class Gate(OpenGate):
     """For one person."""
@@ -93,6 +102,7 @@ class Gate(OpenGate):
 
     async def pass_on(self, reader: asyncio.StreamReader) -> Request:
         method, target, fields = await _asked(reader)
+        _not_from_elsewhere(method, fields)
         path, _, query = target.partition("?")
         if path == OPEN:
             await self._open(method, query)
@@ -100,9 +110,14 @@ class Gate(OpenGate):
         mine = next((one.partition("=")[2] for one in cookies if one.startswith(f"{self._name}=")), "")
         if not self._cookie or not _same(mine, self._cookie):
             raise Answer(403, "This preview is open for somebody else, or not opened yet. Say preview again.")
-        _not_from_elsewhere(method, dict(fields))
         await self._ask()
         return _rewritten(method, target, fields, cookies)
+
+    def pass_back(self, head: bytes) -> bytes:
+        """Says that no page but its own may use or frame it, whatever the server says about that."""
+        if not head.endswith(b"\r\n\r\n") or not head.startswith(b"HTTP/1.") or _torn(head):
+            raise Answer(502, "What the server there answers is no HTTP that can be passed on.")
+        return last_on_its_connection(head, without=(_CORP.lower(),), more=_READ_BY_ITSELF)
 
     async def _open(self, method: str, query: str) -> None:
         """By a click, since whoever unfolds links in a thread would otherwise open it. Raises Answer."""
@@ -129,11 +144,12 @@ class Gate(OpenGate):
             raise Answer(403, self._refusal)
 
 
-def last_on_its_connection(head: bytes) -> bytes:
+def last_on_its_connection(head: bytes, without: Sequence[bytes] = (), more: Sequence[bytes] = ()) -> bytes:
     """The head of an answer, which says that the connection ends with it."""
     first, *lines = head[:-4].split(b"\r\n")
-    kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in _OF_CONNECTIONS]
-    return b"\r\n".join([first, *kept, b"Connection: close", b"", b""])
+    dropped = (*_OF_CONNECTIONS, *without)
+    kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in dropped]
+    return b"\r\n".join([first, *kept, *more, b"Connection: close", b"", b""])
 
 
 async def _asked(reader: asyncio.StreamReader) -> tuple[str, str, list[tuple[str, str]]]:
@@ -147,6 +163,11 @@ async def _asked(reader: asyncio.StreamReader) -> tuple[str, str, list[tuple[str
 
 def _cookies(fields: list[tuple[str, str]]) -> list[str]:
     return [pair.strip() for name, value in fields if name == "cookie" for pair in value.split(";")]
+
+
+def _torn(head: bytes) -> bool:
+    """Whether somebody may read another end of lines in it than we."""
+    return any(byte in line for line in head.split(b"\r\n") for byte in (b"\r", b"\n", b"\0"))
 
 
 def _same(one: str, other: str) -> bool:
@@ -169,13 +190,21 @@ def _parsed(raw: bytes) -> tuple[str, str, list[tuple[str, str]]]:
     return words[0], words[1], fields
 
 
-def _not_from_elsewhere(method: str, fields: dict[str, str]) -> None:
-    """Pages of other origins may link here, and no more: other previews are of the same site as this one."""
-    if fields.get("sec-fetch-site", "none") in ("none", "same-origin"):
-        return
-    if method == "GET" and fields.get("sec-fetch-mode") == "navigate":
-        return
-    raise Answer(403, "That request came from another page.")
+def _not_from_elsewhere(method: str, fields: list[tuple[str, str]]) -> None:
+    """Pages of other origins may link here, and no more: other previews are of the same site as this one, and
+    the browser sends them our cookie. It says Origin always, and the Sec-Fetch-* to some addresses only."""
+    own = [f"http://{host}" for host in _values(fields, "host")]
+    origin = _values(fields, "origin")
+    needed = method not in _READ_ONLY or bool(_values(fields, "upgrade"))
+    if (origin or needed) and (len(own) != 1 or origin != own):
+        raise Answer(403, "That request came from another page.")
+    linked = method == "GET" and _values(fields, "sec-fetch-mode") == ["navigate"]
+    if not linked and any(site not in ("none", "same-origin") for site in _values(fields, "sec-fetch-site")):
+        raise Answer(403, "That request came from another page.")
+
+
+def _values(fields: list[tuple[str, str]], name: str) -> list[str]:
+    return [value for key, value in fields if key == name]
 
 
 def _rewritten(method: str, target: str, fields: list[tuple[str, str]], cookies: list[str]) -> Request:

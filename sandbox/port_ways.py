@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from bot.errors import SandboxError
 from bot.ports import Guard, Link
-from sandbox.port_gate import LARGEST_HEAD, Answer, Gate, OpenGate, last_on_its_connection
+from sandbox.port_gate import LARGEST_HEAD, Answer, Gate, OpenGate
 
 CHUNK = 1 << 16
 CONNECTIONS = 64  # of one port at once; a browser takes six
@@ -69,7 +69,7 @@ class Way:
             far_in, far_out = await self._reach()
             far_out.write(request.head)
             there = _splice(near_in, far_out) if request.upgrade else _body(near_in, far_out, request.length)
-            both = [asyncio.ensure_future(work) for work in (there, _answer(far_in, near_out))]
+            both = [asyncio.ensure_future(work) for work in (there, _answer(far_in, near_out, self._gate))]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait(both[0 if request.upgrade else 1 :], timeout=LAST_WORDS)
         except Answer as answer:
@@ -109,7 +109,7 @@ async def _body(source: asyncio.StreamReader, target: asyncio.StreamWriter, leng
             length -= min(length, len(data))
 
 
-async def _answer(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+async def _answer(source: asyncio.StreamReader, target: asyncio.StreamWriter, gate: OpenGate) -> None:
     """What the server says. That nothing follows on this connection is said whether it says so or not: who
     sends the next request on it would lose that one."""
     with contextlib.suppress(OSError):
@@ -118,13 +118,17 @@ async def _answer(source: asyncio.StreamReader, target: asyncio.StreamWriter) ->
                 head = await source.readuntil(b"\r\n\r\n")
                 status = head.split(b" ", 2)[1:2]
                 if not (status and status[0].startswith(b"1")):  # the answer itself, after those on the way
-                    target.write(last_on_its_connection(head))
+                    target.write(gate.pass_back(head))
                     break
                 target.write(head)
                 if status[0] == b"101":
                     break
         except asyncio.IncompleteReadError as all_of_it:
-            target.write(all_of_it.partial)
+            if all_of_it.partial:
+                target.write(gate.pass_back(all_of_it.partial))
+        except Answer as answer:
+            target.write(answer.bytes)
+            return
         except asyncio.LimitOverrunError:
             return
     await _splice(source, target)

@@ -19,6 +19,7 @@ from sandbox.isolation import Bubblewrap
 from sandbox.local import LocalProvider, LocalSandbox
 from sandbox.local_ports import LocalPorts
 from tests.boxes import must_work
+from tests.port_people import browser
 
 PORT = 3000
 SESSION = "1a2b3c4d"
@@ -80,10 +81,6 @@ async def shown(sandbox: LocalSandbox, entrance: str, guard: Guard) -> str:
             with contextlib.suppress(SandboxError):
                 return (await sandbox.expose(PORT, "", entrance=entrance, guard=guard)).url
             await asyncio.sleep(0.05)
-
-
-def browser() -> httpx.AsyncClient:
-    return httpx.AsyncClient(trust_env=False, timeout=20)
 
 
 async def test_whoever_opens_the_link_sees_what_the_agent_serves_and_nobody_else_does(

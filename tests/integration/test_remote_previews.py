@@ -148,9 +148,10 @@ async def test_two_requests_are_not_smuggled_as_one(sandbox: Sandbox) -> None:
             answered = await asyncio.wait_for(reader.read(), 30)
             writer.close()
             assert b"/one" in answered and b"/two" not in answered
+        own = "Host: x\r\nOrigin: http://x\r\n"
         for wrong in ("Transfer-Encoding: chunked\r\n", "Content-Length: 1\r\nContent-Length: 2\r\n"):
             reader, writer = await asyncio.open_connection(at[0], int(at[2]))
-            writer.write(f"POST / HTTP/1.1\r\nHost: x\r\n{wrong}Cookie: {cookie}\r\n\r\n0\r\n\r\n".encode())
+            writer.write(f"POST / HTTP/1.1\r\n{own}{wrong}Cookie: {cookie}\r\n\r\n0\r\n\r\n".encode())
             assert (await asyncio.wait_for(reader.read(), 30))[9:12] in (b"400", b"411")
             writer.close()
 
@@ -160,9 +161,11 @@ async def test_a_websocket_of_the_page_goes_through(sandbox: Sandbox) -> None:
     async with serving(sandbox, port, ECHO) as entrance:
         link = await shown(sandbox, port, entrance, Person().guard())
         async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as mine:
-            async with mine.post(link.url, allow_redirects=False) as pressed:
+            own = link.url.partition("/.sandpiper")[0]
+            headers = {"Origin": own}
+            async with mine.post(link.url, headers=headers, allow_redirects=False) as pressed:
                 assert pressed.status == 303
-            async with mine.ws_connect(link.url.partition("/.sandpiper")[0]) as ws:
+            async with mine.ws_connect(own, origin=own) as ws:
                 await ws.send_bytes(b"still here")
                 assert (await ws.receive(timeout=30)).data == "still here"
 

@@ -11,6 +11,17 @@ from bot.ports import Guard
 from sandbox.port_gate import ASK_EVERY, OPEN_WITHIN, Answer, Gate, OpenGate, Request, last_on_its_connection
 
 AUTHORITY = "Host: box.example:4000\r\n"
+OWN = "Origin: http://box.example:4000"
+ELSEWHERE = (
+    "Origin: http://box.example:4001",  # another preview, or a shared port: of the same site
+    "Origin: http://box.example",
+    "Origin: https://box.example:4000",
+    "Origin: http://elsewhere.example",
+    "Origin: null",  # a page that hides where it comes from
+    "Origin: http://box.example:4000, http://box.example:4001",
+    f"{OWN}\r\nOrigin: http://box.example:4001",
+    "Origin:",
+)
 
 
 class Door:
@@ -33,7 +44,10 @@ class Door:
         return await self.gate.pass_on(reader)
 
     async def get(self, target: str = "/", *fields: str, method: str = "GET") -> Request:
-        head = "".join(f"{field}\r\n" for field in fields)
+        """As a browser sends it for a page of the same origin, if the fields say nothing else of that."""
+        said = any(field.startswith("Origin:") for field in fields)
+        own = () if method in ("GET", "HEAD") or said else (OWN,)
+        head = "".join(f"{field}\r\n" for field in (*own, *fields))
         return await self.send(f"{method} {target} HTTP/1.1\r\n{AUTHORITY}{head}\r\n")
 
     async def answer(self, target: str = "/", *fields: str, method: str = "GET") -> str:
@@ -140,7 +154,7 @@ async def test_what_could_be_read_in_two_ways_is_not_passed_on(raw: str) -> None
     door = Door()
     mine = await door.opened()
     with pytest.raises(Answer) as answered:
-        await door.send(f"{raw}Cookie: {mine}\r\n\r\n")
+        await door.send(f"{raw}{AUTHORITY}{OWN}\r\nCookie: {mine}\r\n\r\n")
     assert answered.value.bytes[9:12] in (b"400", b"411")
 
 
@@ -162,10 +176,50 @@ async def test_pages_of_elsewhere_may_link_to_it_and_no_more() -> None:
         assert "403" in (await door.answer("/", cookie, *field, method="POST"))[:16]
 
 
+@pytest.mark.parametrize("origin", ELSEWHERE)
+async def test_by_their_origin_pages_of_elsewhere_are_known_at_any_address(origin: str) -> None:
+    """To a plain address browsers send no Sec-Fetch-Site."""
+    door = Door()
+    cookie = f"Cookie: {await door.opened()}"
+    upgrade = ("Connection: Upgrade", "Upgrade: websocket")
+    for method, fields in (("GET", ()), ("HEAD", ()), ("POST", ()), ("OPTIONS", ()), ("GET", upgrade)):
+        answer = await door.answer("/", cookie, origin, *fields, method=method)
+        assert answer.startswith("HTTP/1.1 403 ") and "another page" in answer
+
+
+@pytest.mark.parametrize("site", [(), ("Sec-Fetch-Site: none",), ("Sec-Fetch-Site: same-origin",)])
+async def test_what_does_something_says_whose_page_it_is_of(site: tuple[str, ...]) -> None:
+    door = Door()
+    cookie = f"Cookie: {await door.opened()}"
+    for line in ("POST / HTTP/1.1", "DELETE / HTTP/1.1", "GET / HTTP/1.1\r\nUpgrade: websocket"):
+        head = "\r\n".join([line, cookie, *site, "Host: box.example:4000"])
+        with pytest.raises(Answer) as refused:
+            await door.send(f"{head}\r\n\r\n")
+        assert refused.value.bytes.startswith(b"HTTP/1.1 403 ")
+        await door.send(f"{head}\r\n{OWN}\r\n\r\n")
+    for method in ("GET", "HEAD"):  # of which browsers say no origin to a page's own server
+        await door.get("/", cookie, *site, method=method)
+
+
+@pytest.mark.parametrize("hosts", [(), ("box.example:4000", "box.example:4001")])
+async def test_whose_page_it_is_of_is_known_by_one_name_of_the_preview(hosts: tuple[str, ...]) -> None:
+    door = Door()
+    lines = [f"Cookie: {await door.opened()}", OWN, *(f"Host: {host}" for host in hosts)]
+    with pytest.raises(Answer, match="another page"):
+        await door.send("\r\n".join(["POST / HTTP/1.1", *lines, "", ""]))
+
+
+async def test_nobody_elses_page_opens_it() -> None:
+    door = Door()
+    for origin in ELSEWHERE:
+        assert "403" in (await door.answer(door.gate.link, origin, method="POST"))[:16]
+    await door.opened()
+
+
 async def test_a_websocket_goes_through() -> None:
     door = Door()
     cookie = f"Cookie: {await door.opened()}"
-    request = await door.get("/ws", cookie, "Connection: Upgrade", "Upgrade: websocket")
+    request = await door.get("/ws", cookie, OWN, "Connection: Upgrade", "Upgrade: websocket")
     assert (
         request.upgrade
         and b"connection: upgrade\r\n" in request.head
@@ -186,3 +240,29 @@ async def test_a_shared_port_gets_no_cookie_of_a_preview_on_the_same_host() -> N
 def test_an_answer_says_that_it_is_the_last_on_its_connection() -> None:
     head = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nA: b\r\n\r\n"
     assert last_on_its_connection(head) == b"HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\n\r\n"
+
+
+def test_what_a_preview_answers_is_for_its_own_pages_whatever_its_server_says() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncross-origin-resource-policy: cross-origin\r\nA: b\r\n\r\n"
+    lines = Door().gate.pass_back(head).split(b"\r\n")
+    assert [line for line in lines if b"resource-policy" in line.lower()] == [
+        b"Cross-Origin-Resource-Policy: same-origin"
+    ]
+    assert b"Content-Security-Policy: frame-ancestors 'self'" in lines and b"A: b" in lines
+    assert lines[-3:] == [b"Connection: close", b"", b""]
+    assert OpenGate().pass_back(head) == last_on_its_connection(head), "a shared port is for everybody"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\n\nit ends earlier for some\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\rit ends earlier for some\r\n\r\n",
+        b"no head at all",
+        b"no head at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: b",
+    ],
+)
+def test_an_answer_that_could_be_read_in_two_ways_is_not_passed_back(head: bytes) -> None:
+    with pytest.raises(Answer, match="no HTTP"):
+        Door().gate.pass_back(head)

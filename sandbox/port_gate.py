@@ -82,6 +82,10 @@ class OpenGate:
         """An answer's head as it goes on, or what there is of one that ended early. Raises Answer."""
         return last_on_its_connection(head) if head.endswith(b"\r\n\r\n") else head
 
+    async def goes_on(self) -> bool:
+        """Whether what was passed on may stay connected. It is asked now, whenever it was asked before."""
+        return True
+
 
 class Gate(OpenGate):
     """For one person."""
@@ -134,6 +138,14 @@ class Gate(OpenGate):
         attributes = f"HttpOnly; SameSite=Lax; Path=/; Max-Age={int(self._guard.seconds)}"
         cookie = f"Set-Cookie: {self._name}={self._cookie}; {attributes}\r\n"
         raise Answer(303, "Opened.", more=f"Location: /\r\n{cookie}")
+
+    async def goes_on(self) -> bool:
+        self._refusal = None
+        try:
+            await self._ask()
+        except Answer:
+            return False
+        return True
 
     async def _ask(self) -> None:
         """Raises Answer when the person for whom it was made may not (any more)."""

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from bot.errors import SandboxError
 from bot.ports import Guard, Link
-from sandbox.port_gate import LARGEST_HEAD, Answer, Gate, OpenGate
+from sandbox.port_gate import ASK_EVERY, LARGEST_HEAD, Answer, Gate, OpenGate
 
 CHUNK = 1 << 16
 CONNECTIONS = 64  # of one port at once; a browser takes six
@@ -27,12 +27,15 @@ Reach = Callable[[], Awaitable[Connection]]
 
 
 class Way:
-    """A listener, and the connections that it leads through."""
+    """A listener, and the connections that it leads through. While there are some, the gate is asked each
+    `ask_every` seconds whether they may go on: a websocket is let in once, and is used for hours."""
 
-    def __init__(self, reach: Reach, gate: OpenGate) -> None:
+    def __init__(self, reach: Reach, gate: OpenGate, *, ask_every: float = ASK_EVERY) -> None:
         self._reach = reach
         self._gate = gate
+        self._ask_every = ask_every
         self._leading: set[asyncio.Task[None]] = set()
+        self._minding: asyncio.Task[None] | None = None
         self._server: asyncio.Server | None = None
 
     async def open(self, host: str) -> str:
@@ -50,8 +53,25 @@ class Way:
     def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        if self._minding is not None:
+            self._minding.cancel()
+        self._end()
+
+    def _end(self) -> None:
         for task in self._leading:
             task.cancel()
+
+    async def _mind(self) -> None:
+        while self._leading:
+            await asyncio.sleep(self._ask_every)
+            if not self._leading:
+                return
+            may = False
+            try:
+                may = await self._gate.goes_on()
+            finally:  # where it cannot be asked at all, too
+                if not may:
+                    self._end()
 
     def _connected(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         if len(self._leading) >= CONNECTIONS:
@@ -60,6 +80,8 @@ class Way:
         task = asyncio.ensure_future(self._lead(near_in, near_out))
         self._leading.add(task)
         task.add_done_callback(self._leading.discard)
+        if self._minding is None or self._minding.done():
+            self._minding = asyncio.ensure_future(self._mind())
 
     async def _lead(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         far_out: asyncio.StreamWriter | None = None
@@ -84,10 +106,10 @@ class Way:
                     out.close()
 
 
-async def shown(host: str, reach: Reach, guard: Guard) -> tuple[Way, Link]:
+async def shown(host: str, reach: Reach, guard: Guard, *, ask_every: float = ASK_EVERY) -> tuple[Way, Link]:
     """A way for one person, and the link that opens it. Raises SandboxError, also where nothing listens."""
     gate = Gate(guard)
-    way = Way(reach, gate)
+    way = Way(reach, gate, ask_every=ask_every)
     try:
         _, out = await reach()
         out.close()

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from bot.errors import SandboxError
+from bot.errors import SandboxError, SandboxFull
 from bot.models import DeniedHost
 from sandbox.inside.egress import ALLOW_SETTING
 from sandbox.process import INSIDE, helper, run_helper
@@ -57,9 +57,8 @@ class Egress:
             argv = helper(PROGRAM, "start", "--dir", str(self._directory))
             code, _, err = await run_helper(argv, json.dumps(config).encode())
             if code != 0:
-                raise SandboxError(
-                    f"The egress proxy could not be started: {err.splitlines()[-1] if err else code}."
-                )
+                kind = SandboxFull if "No space left" in err else SandboxError
+                raise kind(f"The egress proxy could not be started: {err.splitlines()[-1] if err else code}.")
             self._told = True
 
     async def stop(self) -> None:
@@ -93,9 +92,9 @@ class Egress:
     def _remembered(self) -> set[str]:
         try:
             config = json.loads((self._directory / "egress.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            return set(config["loopback"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # a power cut can leave it empty
             return set()
-        return set(config["loopback"])
 
     def _is_up(self) -> bool:
         with socket.socket(socket.AF_UNIX) as link, contextlib.suppress(OSError):

@@ -58,6 +58,9 @@ PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
 # Public addresses that are no public service: Azure's host agent, and 6to4, another such translator.
 SPECIAL = [ipaddress.ip_network(net) for net in ("168.63.129.16/32", "2002::/16")]
 
+# A server could take other ends of lines, or of names, for the real ones, and so see a Host that we did not.
+HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+:[^\x00-\x08\n-\x1f\x7f]*", re.ASCII)
+
 Resolve = Callable[[str, int], Awaitable["list[str]"]]
 
 
@@ -85,19 +88,14 @@ def split_host(text: str) -> tuple[str, int]:
     host, _, port = text.strip().rpartition(":")
     host = host.strip("[]").rstrip(".").lower()
     named = re.fullmatch(r"[a-z0-9*][a-z0-9._:*-]{0,252}|:[a-f0-9:.]+", host)
-    if not named or not re.fullmatch(r"\d{1,5}", port):
+    if not named or not re.fullmatch(r"\d{1,5}", port, re.ASCII) or not 0 < int(port) < 65536:
         raise ValueError(f"{text[:300]!r} is not host:port")
-    if not 0 < int(port) < 65536:
-        raise ValueError(f"{text[:300]!r} has no such port")
     return host, int(port)
 
 
 def matches(pattern: str, host: str) -> bool:
-    if pattern == "*":
-        return True
-    if pattern.startswith("*."):
-        return host.endswith(pattern[1:]) and len(host) > len(pattern) - 1
-    return host == pattern
+    below = pattern.startswith("*.") and host.endswith(pattern[1:]) and len(host) >= len(pattern)
+    return below or pattern in ("*", host)
 
 
 def is_public(address: str) -> bool:
@@ -168,23 +166,26 @@ class Ledger:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off by a power failure
                 entry = json.loads(line)
                 self.last[entry["host"], entry["port"]] = float(entry["at"])
-        self.file = path.open("a", encoding="utf-8")  # while we may
-        self.file.write("\n" if known[-1:] not in ("", "\n") else "")
+        self.file = path.open("ab", buffering=0)  # while we may
+        self.whole = known[-1:] in ("", "\n")
 
     def note(self, host: str, port: int, no: Denied) -> None:
         at = time.time()
         if abs(at - self.last.get((host, port), 0.0)) < NOTED_AGAIN:
             return
-        entry = {"host": host, "port": port, "why": str(no), "setting": no.setting}
-        new = [json.dumps({**entry, "at": round(at, 3)})]
+        entry = {"host": host, "port": port, "why": str(no), "setting": no.setting, "at": round(at, 3)}
+        new = [json.dumps(entry)]
         if len(self.lines) >= MAX_DENIED:  # the older half goes
             new = [*self.lines[MAX_DENIED // 2 :], *new]
             self.lines, self.last = [], {}
             self.file.truncate(0)
+        data = "".join(f"{line}\n" for line in (*([] if self.whole else [""]), *new)).encode()
+        try:
+            self.whole = self.file.write(data) == len(data)
+        except OSError:  # a full disk: whoever asked is told all the same, and it is noted another time
+            return
         self.last[host, port] = at
         self.lines += new
-        self.file.write("".join(f"{line}\n" for line in new))
-        self.file.flush()
 
 
 class Proxy:
@@ -258,6 +259,8 @@ class Request:
         target, _, version = rest.partition(" ")
         if not version.startswith("HTTP/1."):
             raise ValueError("this proxy speaks HTTP/1.1: CONNECT, or a request with an absolute URI")
+        if not all(map(HEADER.fullmatch, (f"first:{first}", *lines))):
+            raise ValueError("this proxy takes lines that end in CRLF, and headers as in `Name: value`")
         self.tunnel = method == "CONNECT"
         if self.tunnel:
             self.host, self.port = split_host(target)
@@ -265,14 +268,12 @@ class Request:
         found = re.fullmatch(r"http://([^/?#@]+)([/?][^#]*)?(#.*)?", target, re.IGNORECASE)
         if not found:
             raise ValueError("this proxy wants CONNECT, or a request with an absolute http:// URI")
-        authority, path = found[1], found[2] or "/"
+        authority, path = found[1], "/" + (found[2] or "").removeprefix("/")
         named = re.search(r":\d+$", authority) is not None
         self.host, self.port = split_host(authority if named else f"{authority}:80")
         # One request per connection, and the Host header is the host that was checked.
         ours = ("proxy-", "connection:", "keep-alive:", "host:")
         kept = [line for line in lines if not line.lower().startswith(ours)]
-        if not path.startswith("/"):
-            path = "/" + path
         out = [f"{method} {path} {version}", f"Host: {authority}", "Connection: close", *kept, "", ""]
         self.forwarded = "\r\n".join(out).encode("latin-1")
 
@@ -371,7 +372,7 @@ def start(directory: Path) -> str:
     fresh.replace(directory / "egress.json")
     until = time.monotonic() + START_PATIENCE
     while claim(directory) is None:  # held by the proxy, as long as it lives
-        if is_alive(directory):
+        if signalled(directory, 0):
             return (directory / "pid").read_text(encoding="utf-8")
         if time.monotonic() > until:
             raise SystemExit(f"somebody holds {directory / 'lock'}, but no proxy listens there")
@@ -380,9 +381,9 @@ def start(directory: Path) -> str:
     return detach(directory, box)
 
 
-def is_alive(directory: Path) -> bool:
+def signalled(directory: Path, number: int) -> bool:
     try:
-        os.kill(json.loads((directory / "pid").read_text(encoding="utf-8"))["pid"], 0)
+        os.kill(json.loads((directory / "pid").read_text(encoding="utf-8"))["pid"], number)
         return True
     except (OSError, ValueError):
         return False
@@ -427,8 +428,7 @@ def stop(directory: Path) -> str:
     while directory.is_dir() and claim(directory) is None:
         if time.monotonic() > until:
             raise SystemExit(f"the egress proxy of {directory} does not end")
-        if is_alive(directory):
-            os.kill(json.loads((directory / "pid").read_text(encoding="utf-8"))["pid"], signal.SIGTERM)
+        signalled(directory, signal.SIGTERM)
         time.sleep(0.02)
     return "{}"
 

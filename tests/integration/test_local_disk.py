@@ -93,3 +93,17 @@ async def test_a_box_that_cannot_be_written_is_told_as_such(tmp_path: Path) -> N
         assert (await one.run(Launch(("true",), "/"))).code == 0
     finally:
         await one.delete()
+
+
+async def test_rules_of_the_way_out_that_a_power_cut_left_empty_are_written_anew(tmp_path: Path) -> None:
+    provider = provider_in(tmp_path)
+    await provider.check()
+    one = await provider.create({})
+    rules = tmp_path / one.id / "run" / "egress" / "egress.json"
+    rules.parent.mkdir(exist_ok=True)
+    rules.write_text("")
+    try:
+        assert (await one.run(Launch(("true",), "/"))).code == 0
+        assert rules.read_text()
+    finally:
+        await one.delete()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.server
 import json
@@ -290,6 +291,33 @@ def test_patterns(pattern: str, host: str, port: int, allowed: bool) -> None:
     assert egress.Rules({"allow": [pattern]}).names(host, port) is allowed
 
 
+@pytest.mark.parametrize(
+    ("first", "line"),
+    [
+        (b"GET http://good.example/ HTTP/1.1", b"X: y\nHost: evil.example"),
+        (b"GET http://good.example/ HTTP/1.1", b"X: y\rHost: evil.example"),
+        (b"GET http://good.example/ HTTP/1.1", b"X: y\0"),
+        (b"GET http://good.example/ HTTP/1.1", b"Host : evil.example"),
+        (b"GET http://good.example/ HTTP/1.1", b" evil.example"),
+        (b"GET http://good.example/ HTTP/1.1", b"evil.example"),
+        (b"GET http://good.example/\nHost:evil.example HTTP/1.1", b"X: y"),
+        (b"GET http://good.example:80\n/ HTTP/1.1", b"X: y"),
+        (b"GET http://good.example/ HTTP/1.1\nHost: evil.example", b"X: y"),
+        (b"GET\n http://good.example/ HTTP/1.1", b"X: y"),
+    ],
+)
+def test_no_server_sees_another_host_than_the_one_that_was_checked(first: bytes, line: bytes) -> None:
+    with pytest.raises(ValueError, match="this proxy"):
+        egress.Request(first + b"\r\n" + line + b"\r\n\r\n")
+
+
+def test_headers_and_paths_of_honest_clients_pass() -> None:
+    head = "GET http://good.example?a=\u00fc HTTP/1.1\r\nX-A.b_c: \u00fc\ty;\r\nHost: other\r\nEmpty:\r\n\r\n"
+    lines = egress.Request(head.encode()).forwarded.decode().split("\r\n")
+    assert lines[:2] == ["GET /?a=\u00fc HTTP/1.1", "Host: good.example"]
+    assert lines[3:] == ["X-A.b_c: \u00fc\ty;", "Empty:", "", ""]
+
+
 def test_what_is_not_a_proxy_request_is_refused(box: Box) -> None:
     box.start()
     assert box.say("GET / HTTP/1.1\nHost: x").startswith("HTTP/1.1 400 ")
@@ -415,6 +443,29 @@ def test_a_line_that_was_cut_off_swallows_no_other(tmp_path: Path) -> None:
     with ledger.file:
         ledger.note("denied.example", 443, egress.Denied("no"))
     assert json.loads(path.read_text().splitlines()[1])["host"] == "denied.example"
+
+
+async def heard(proxy: egress.Proxy, request: bytes) -> bytes:
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    async with server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+    return answer
+
+
+def test_on_a_full_disk_a_refusal_is_answered_and_written_down_when_there_is_room(tmp_path: Path) -> None:
+    (tmp_path / "egress.json").write_text("{}")
+    proxy = egress.Proxy(tmp_path)
+    request = b"CONNECT denied.example:443 HTTP/1.1\r\n\r\n"
+    with proxy.ledger.file as room, Path("/dev/full").open("ab", buffering=0) as full:
+        proxy.ledger.file = full
+        assert asyncio.run(heard(proxy, request)).startswith(b"HTTP/1.1 403 ")
+        proxy.ledger.file = room
+        assert asyncio.run(heard(proxy, request)).startswith(b"HTTP/1.1 403 ")
+    [line] = (tmp_path / "denied.jsonl").read_text().splitlines()
+    assert json.loads(line)["host"] == "denied.example"
 
 
 REDIRECT = """

@@ -17,7 +17,7 @@ from sandbox.cgroups import Limits
 from sandbox.container import Engine, checked
 from sandbox.container_box import VolumeBox
 from sandbox.container_sandbox import IDLE_LOOK, DockerSandbox, Look, Services
-from sandbox.egress_modes import EgressMode, hosts_of, loopback_of
+from sandbox.egress_modes import EgressMode, hosts_by_proxy, loopback_of
 from sandbox.engine import ID, EngineClient
 from sandbox.local_egress import Egress
 from sandbox.machine import host_of
@@ -43,7 +43,9 @@ def docker_provider(
     ProviderUnavailable where the SDK is not installed."""
     engine = checked(Engine(host, image, runtime, user, limits or Limits(), bot))
     services = (*loopback_of(loopback), *([bot] if bot else []))
-    return DockerProvider(directory, engine, hosts_of(mode, allow), loopback=services, ports_host=ports_host)
+    return DockerProvider(
+        directory, engine, hosts_by_proxy(mode, allow), loopback=services, ports_host=ports_host
+    )
 
 
 class DockerProvider:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from bot.errors import SettingsError
-from sandbox.inside.egress import split_host
+from sandbox.inside.egress import ALLOW_SETTING, LOOPBACK_SETTING, is_public, literal, plain, split_host
 
 EgressMode = Literal["open", "registries", "list"]
+
+LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+HOST = re.compile(rf"\*|(\*\.)?{LABEL}(\.{LABEL})*\.?")
 
 # Where agents' models live, and where builds and tests fetch what they need.
 REGISTRIES = (
@@ -43,17 +48,48 @@ MODES: Mapping[EgressMode, tuple[str, ...]] = {"open": ("*:443",), "registries":
 
 def hosts_of(mode: EgressMode, allow: Sequence[str]) -> tuple[str, ...]:
     """What the operator's settings let through, as host:port. Raises SettingsError, naming the variable."""
-    try:
-        for entry in allow:
+    for entry in allow:
+        try:
             split_host(entry)
-    except ValueError as error:
-        raise SettingsError(f"SANDPIPER_EGRESS_ALLOW: {error}.", "Write it as example.com:443.") from error
+        except ValueError as error:
+            raise SettingsError(f"{ALLOW_SETTING}: {error}.", "Write it as example.com:443.") from error
+        written = entry.strip().lower().rpartition(":")[0]
+        if not HOST.fullmatch(written) and not _address(written.strip("[]")):
+            raise SettingsError(
+                f"{ALLOW_SETTING}: '{entry.strip()}' names no host that there can be.",
+                "Write it as example.com:443, or *.example.com:443 for all that are below it.",
+            )
     if mode == "list" and not allow:
         raise SettingsError(
             "SANDPIPER_EGRESS_ALLOW is empty, and SANDPIPER_EGRESS_MODE=list lets nothing else through.",
             "Name at least the host of your agents' model, as in api.anthropic.com:443.",
         )
     return (*MODES[mode], *allow)
+
+
+def hosts_by_proxy(mode: EgressMode, allow: Sequence[str]) -> tuple[str, ...]:
+    """The same where our own proxy keeps to it, which leads to no private address whatever an entry says.
+    Raises SettingsError."""
+    hosts = hosts_of(mode, allow)
+    for host, port in map(split_host, allow):
+        address = "127.0.0.1" if f".{host}".endswith(".localhost") else literal(host)
+        if address and not is_public(address):
+            here = plain(address).is_loopback
+            raise SettingsError(
+                f"{ALLOW_SETTING}: {host} is no public address, and no entry leads to another.",
+                f"Name a service of this machine as {LOOPBACK_SETTING}=127.0.0.1:{port}."
+                if here
+                else "No sandbox may reach it; take it out.",
+            )
+    return hosts
+
+
+def _address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def loopback_of(services: Sequence[str]) -> tuple[int, ...]:

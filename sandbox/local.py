@@ -36,7 +36,7 @@ from bot.models import DeniedHost, ExecResult, Launch, SandboxState
 from bot.ports import Guard, Link
 from sandbox.bubblewrap import Options, Place
 from sandbox.cgroups import SETTINGS, Limits
-from sandbox.egress_modes import EgressMode, hosts_of, loopback_of
+from sandbox.egress_modes import EgressMode, hosts_by_proxy, loopback_of
 from sandbox.execute import execute
 from sandbox.isolation import Bubblewrap, Isolation, Unisolated
 from sandbox.local_files import (
@@ -101,7 +101,7 @@ def local_provider(
     Raises SettingsError that names the variable.
     """
     services = loopback_of(loopback)
-    hosts = hosts_of(mode, allow)
+    hosts = hosts_by_proxy(mode, allow)
     shared = LocalPorts(ports_host)
     if unsafe:
         for name in limits.controllers if limits else ():

@@ -30,6 +30,51 @@ def test_an_egress_pattern_that_is_none_names_its_setting(tmp_path: Path, patter
         local_provider(tmp_path, allow=[pattern])
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("api*.example.com:443", "*example.com:443", "*.*.example.com:443", "example.*:443", "**:443"),
+        *("*.:443", "a..b:443", "example.com:80:443", "a-.example:443", "[example.com]:443"),
+    ],
+)
+def test_an_egress_pattern_that_matches_nothing_is_an_error(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(SettingsError, match=r"SANDPIPER_EGRESS_ALLOW.*names no host") as told:
+        local_provider(tmp_path, mode="list", allow=["api.anthropic.com:443", pattern])
+    assert pattern in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mend"),
+    [
+        ("10.0.0.7:443", "take it out"),
+        ("[fd00::7]:443", "take it out"),
+        ("169.254.169.254:80", "take it out"),
+        ("0x0a000007:443", "take it out"),
+        ("localhost:5432", "SANDPIPER_EGRESS_LOOPBACK=127.0.0.1:5432"),
+        ("db.localhost:5432", "SANDPIPER_EGRESS_LOOPBACK=127.0.0.1:5432"),
+        ("127.1:5432", "SANDPIPER_EGRESS_LOOPBACK=127.0.0.1:5432"),
+        ("[::1]:5432", "SANDPIPER_EGRESS_LOOPBACK=127.0.0.1:5432"),
+    ],
+)
+def test_a_private_address_that_no_entry_can_let_through_is_an_error(
+    tmp_path: Path, pattern: str, mend: str
+) -> None:
+    with pytest.raises(SettingsError, match=r"SANDPIPER_EGRESS_ALLOW.*no public address") as told:
+        local_provider(tmp_path, allow=[pattern])
+    assert mend in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("*:443", "*.example.com:443", "Example.COM.:443", "xn--bcher-kva.example:8080", "a_b.example:1"),
+        *("93.184.215.14:443", "[2606:4700::1]:443", " registry:443"),
+    ],
+)
+def test_an_egress_pattern_that_can_match_is_taken(tmp_path: Path, pattern: str) -> None:
+    local_provider(tmp_path, mode="list", allow=[pattern])
+
+
 def test_the_unsafe_mode_is_only_there_by_name_and_says_so(tmp_path: Path) -> None:
     assert local_provider(tmp_path).warning == ""
     assert "without isolation" in local_provider(tmp_path, unsafe=True).warning

@@ -7,6 +7,7 @@ A sandbox's volume, which is at /sandbox in the container that has the sandbox's
     repositories/<x>.git
     agents          installed ones; only who installs writes there
     rooms/<name>    the supervisor's directory of each room: our programs, its processes
+    sessions/<x>/<name>   of each session what it has for itself of the home
 
 Programs run in rooms: containers that show the home, the agents and so many of the other directories as a
 program's launch names. The container with the whole volume runs commands of ours, and nothing of an agent's.
@@ -55,7 +56,8 @@ class Engine:
     """host: unix:///path of the engine's socket. image: what containers are made of; it needs python3 and
     git. runtime: the engine's name of another OCI runtime, "": its default. user: numbers, as uid:gid.
     limits: of each container. bot: the port of this machine's loopback where they find the bot, which is
-    waited for while it is away; 0: they don't."""
+    waited for while it is away; 0: they don't. private: directories, from the home, that each session has for
+    itself (what any Launch may name as such, so that a session needs one room)."""
 
     host: str = "unix:///var/run/docker.sock"
     image: str = "node:24-bookworm"
@@ -63,6 +65,7 @@ class Engine:
     user: str = "1000:1000"
     limits: Limits = field(default_factory=Limits)
     bot: int = 0
+    private: tuple[str, ...] = ()
 
     @property
     def ids(self) -> tuple[int, int]:
@@ -82,6 +85,19 @@ class Room:
     def name(self) -> str:
         about = json.dumps([self.shows, self.installs])
         return hashlib.sha256(about.encode()).hexdigest()[:8]
+
+    @property
+    def session(self) -> str:
+        """Whose workspace it shows; "": none's."""
+        shown = (path.removeprefix(f"{WORKSPACES}/") for path in self.shows)
+        return next((name for name in shown if "/" not in name), "")
+
+    def private(self, paths: Sequence[str]) -> Mapping[str, str]:
+        """Where in the volume it has these directories of the home for itself: each directly under the
+        session's, where no link can come into its place."""
+        if not self.session:
+            return {}
+        return {path: f"sessions/{self.session}/{path.strip('/').replace('/', '%')}" for path in paths}
 
 
 def room_of(launch: Launch) -> Room:
@@ -180,6 +196,7 @@ def room_container(
         *shown,
         _bind(own / "agents", AGENTS, ro=not room.installs),
         *(_bind(own / PurePosixPath(path).relative_to(ROOT), path) for path in room.shows),
+        *(_bind(own / place, f"{HOME}/{path}") for path, place in room.private(engine.private).items()),
         _bind(own / "rooms" / room.name, OWN),
         _bind(place / "out" / "box", OUT, ro=True),
         _bind(place / "doors" / room.name, DOOR),
@@ -275,7 +292,7 @@ def volume_archive(engine: Engine) -> bytes:
     """What is in a volume, as empty directories of the user's, for a fresh volume is root's."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name in ("home", "workspace", "repositories", "agents", "rooms"):
+        for name in ("home", "workspace", "repositories", "agents", "rooms", "sessions"):
             about = tarfile.TarInfo(name)
             about.type, about.mode = tarfile.DIRTYPE, 0o700
             about.uid, about.gid = engine.ids

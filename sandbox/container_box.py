@@ -45,7 +45,8 @@ TRANSFER_WITHIN = 600.0  # seconds
 STOP_GRACE = 5  # seconds
 
 # A volume as releases before rooms had it: all was in the home. What lies at /sandbox no agent can write to,
-# so a link there is none of theirs. Rooms that were not wanted for a month go.
+# so a link there is none of theirs. Rooms that were not wanted for a month go. Of the home, what each session
+# has for itself now ($@) is put aside, where nobody reads it.
 SETTLE = f"""
 cd {ROOT} || exit
 for kind in workspace repositories; do
@@ -59,12 +60,26 @@ for kind in workspace repositories; do
     fi
 done
 find rooms -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {{}} +
+for one; do
+    test -d "home/$one" && test -n "$(ls -A "home/$one")" || continue
+    mkdir -p sessions/.earlier && mv -- "home/$one" "$(mktemp -d sessions/.earlier/XXXXXX)/"
+done
 true
 """
-# Directories below /sandbox, which the engine binds: it would follow a link.
+# Directories below /sandbox, which the engine binds: it would follow a link. Of those in the home, which it
+# covers, no agent may have made anything else.
 PREPARE = f"""
 cd {ROOT} || exit
 for one; do
+    case $one in home/*)
+        here=home
+        for part in $(echo "${{one#home/}}" | tr / ' '); do
+            here=$here/$part
+            ! test -L "$here" && test -d "$here" || mv -- "$here" "$here.aside-$$" 2>/dev/null
+            mkdir -p -m 700 -- "$here" || exit
+        done
+        continue
+    esac
     mkdir -p -- "$one" && test -d "$one" && ! test -L "$one" || exit
     touch -- "$one"
 done
@@ -229,7 +244,8 @@ class VolumeBox(ContainerBox):
                 f"The Docker engine does not see {self.place}, where the sandbox's way out is.",
                 "Bot and engine have to share a machine, and SANDPIPER_DATA_DIR one path on it.",
             )
-        await self.run(SETTLE, timeout=LOOK_WITHIN)
+        words = ("sh", "-c", SETTLE, "settle", *self._engine.about.private)
+        await self.execute(words, bytearray(), timeout=LOOK_WITHIN)
 
     async def stop(self) -> None:
         await self.about()
@@ -356,6 +372,8 @@ class RoomBox(ContainerBox):
         door.mkdir(parents=True, exist_ok=True)
         door.chmod(0o777)
         below = [path.removeprefix(f"{ROOT}/") for path in self.room.shows]
+        for path, place in self.room.private(self._engine.about.private).items():
+            below += [place, f"home/{path}"]
         said = bytearray()
         words = ("sh", "-c", PREPARE, "prepare", f"rooms/{self.room.name}", *below)
         if await self._volume.execute(words, said, timeout=LOOK_WITHIN) != 0:

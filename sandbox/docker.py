@@ -38,10 +38,11 @@ def docker_provider(
     ports_host: str = "",
     limits: Limits | None = None,
     bot: int = 0,
+    private: Sequence[str] = (),
 ) -> DockerProvider:
-    """The provider that the operator's settings describe. Raises SettingsError that names the variable,
-    ProviderUnavailable where the SDK is not installed."""
-    engine = checked(Engine(host, image, runtime, user, limits or Limits(), bot))
+    """The provider that the operator's settings describe. private: as Engine's. Raises SettingsError that
+    names the variable, ProviderUnavailable where the SDK is not installed."""
+    engine = checked(Engine(host, image, runtime, user, limits or Limits(), bot, tuple(private)))
     services = (*loopback_of(loopback), *([bot] if bot else []))
     return DockerProvider(
         directory, engine, hosts_by_proxy(mode, allow), loopback=services, ports_host=ports_host

@@ -99,6 +99,35 @@ async def test_no_way_leads_from_one_session_to_another(sandbox: DockerSandbox, 
             await sandbox.download(path, tmp_path / "note", limit=100)
 
 
+async def test_a_session_has_conversations_for_itself_whatever_lies_in_the_home(
+    engine: DockerEngine, tmp_path: Path
+) -> None:
+    about = Engine(engine.url, IMAGE, private=(".agent/talks", ".share/agent/talks"))
+    provider = DockerProvider(tmp_path / "docker", about, allow=())
+    sandbox = await provider.create({"person": "ana"})
+    home = Path(engine.volumes[sandbox.id]["Mountpoint"]) / "home"
+    (home / ".agent" / "talks").mkdir(parents=True)
+    (home / ".agent" / "talks" / "old").write_text("s3cret")
+    await sandbox.stop()
+    await sandbox.start()
+    (home / ".share").symlink_to("/sandbox/workspace")
+    own = "~/.agent/talks ~/.share/agent/talks"
+    write = f"ls {own}; for d in {own}; do echo s3cret >$d/one; done"
+    look = f"cat {own.replace(' ', '/* ')}/*"
+    read = f"{look}; find / -name old -exec cat {{}} +; echo mine >~/.agent/talks/two"
+    for session, script, said in (
+        (theirs(sandbox), write, 0),
+        (mine(sandbox), f"{read}; true", 0),
+        ((), f"{read}; true", 0),
+        (theirs(sandbox), look, 2),
+    ):
+        assert (await sh(sandbox, f"({script}) 2>/dev/null", session)).count("s3cret") == said
+    kept = [path.read_text() for path in (home.parent / "sessions" / ".earlier").rglob("old")]
+    assert kept == ["s3cret"]
+    await sandbox.delete()
+    await provider.close()
+
+
 async def test_one_session_reaches_no_socket_of_another(sandbox: DockerSandbox) -> None:
     await at_work(sandbox)
     found = "find / -type s 2>/dev/null; cut -c 57- /proc/net/unix; cut -c 1-40 /proc/net/tcp"

@@ -70,8 +70,9 @@ class Operators:
             lines.append(f"{row.provider_id}  {'  '.join(facts)}")
         for stranger in strangers:
             lines.append(f"{stranger.id}  of this installation, but of nobody known here")
-        missing = await self._out_of_reach()
-        lines += [where for where, _ in missing]
+        where = self._sandboxes.whereabouts
+        missing = await self._told(await where.elsewhere(), await where.former())
+        lines += [line for line, _ in missing]
         lines += sorted({mend for _, mend in missing})
         return "\n".join(lines) or "There is no sandbox."
 
@@ -79,13 +80,14 @@ class Operators:
         """Of each sandbox that is known here, but elsewhere: where it is, and what to do. Raises
         SandboxError."""
         await self._reconcile.strangers()  # as in `list`
-        return await self._out_of_reach()
+        return await self._told(await self._sandboxes.whereabouts.elsewhere())
 
-    async def _out_of_reach(self) -> Sequence[tuple[str, str]]:
+    async def _told(self, *several: Sequence[SandboxRow]) -> Sequence[tuple[str, str]]:
         where = self._sandboxes.whereabouts
         return [
             (f"{row.provider_id}  {await self._whose(row)}  {where.place(row)}", where.mend(row))
-            for row in await where.elsewhere()
+            for rows in several
+            for row in rows
         ]
 
     async def _whose(self, row: SandboxRow) -> str:
@@ -94,7 +96,7 @@ class Operators:
 
     async def _refuse_out_of_reach(self, id: str) -> None:
         where = self._sandboxes.whereabouts
-        for row in await where.elsewhere():
+        for row in (*await where.elsewhere(), *await where.former()):
             if row.provider_id == id:
                 raise SandpiperError(f"{id} is {where.place(row)}.", where.mend(row))
 

@@ -766,8 +766,9 @@ class Store(Protocol):
         or replaced."""
         ...
 
-    async def sandboxes(self, installation: str, provider: str) -> Sequence[SandboxRow]:
-        """All that there are (those that were deleted and not replaced are left out)."""
+    async def sandboxes(self, installation: str, provider: str = "") -> Sequence[SandboxRow]:
+        """All that there are (those that were deleted and not replaced are left out). provider: of this one
+        only, "": of each that there ever was."""
         ...
 
     async def checked_out(self, key: SandboxKey) -> Sequence[Repository]:

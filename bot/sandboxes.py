@@ -133,8 +133,11 @@ class Sandboxes:
                     await self.whereabouts.believe_gone(row)
                     lost = f"Your sandbox no longer exists at its provider, so I made a new one. {LOST}"
                     await self._store.audit("sandpiper", "sandbox.gone", row.provider_id, key.tenant)
-            found = await self._provider.find(key.labels())
-            sandbox = found[0] if found and not lost else await self._provider.create(key.labels())
+            # One that was made for them, and not written down since a bot died over it, is theirs. After a
+            # deletion, what is listed may only be its shadow.
+            gone = row.provider_id if row is not None else None
+            found = [one for one in await self._provider.find(key.labels()) if one.id != gone]
+            sandbox = found[0] if found and gone != "" else await self._provider.create(key.labels())
             await self._store.save_sandbox(key, sandbox.id, self._provider.host)
             await self._store.audit("sandpiper", "sandbox.ready", sandbox.id, key.tenant)
             if await sandbox.state() is not SandboxState.RUNNING:

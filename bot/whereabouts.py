@@ -25,6 +25,11 @@ class Whereabouts:
     async def elsewhere(self) -> Sequence[SandboxRow]:
         return [row for row in await self._known() if not self.reaches(row)]
 
+    async def former(self) -> Sequence[SandboxRow]:
+        """At providers that the settings do not name any more: nobody stops or deletes them."""
+        rows = await self._store.sandboxes(self._installation)
+        return [row for row in rows if row.key.provider != self._provider.name]
+
     async def _known(self) -> Sequence[SandboxRow]:
         return await self._store.sandboxes(self._installation, self._provider.name)
 
@@ -40,12 +45,16 @@ class Whereabouts:
             raise SandboxElsewhere(f"Your sandbox is kept {self.place(row)}.", f"{self.mend(row)} {RESET}")
 
     def place(self, row: SandboxRow) -> str:
+        if row.key.provider != self._provider.name:
+            return f"at {row.key.provider}, where this bot stops and deletes nothing any more"
         if theirs := account_of(row.host):
             ours = account_of(self._provider.host) or "not known"
             return f"in another account at {self._provider.name} ({theirs}) than that of the API key ({ours})"
         return f"on another disk or machine ({row.host}) than what is here now"
 
     def mend(self, row: SandboxRow) -> str:
+        if row.key.provider != self._provider.name:
+            return f"To delete it, set SANDPIPER_SANDBOX_PROVIDER={row.key.provider} for that."
         if account_of(row.host):
             return f"An operator can set {self._key} to a key of the sandbox's account."
         return "An operator can bring that back (is its disk mounted?)."

@@ -31,7 +31,8 @@ def kept(tx: Tx, person: int, provider_id: str) -> SandboxRow | None:
 
 def all_of(tx: Tx, installation: str, provider: str) -> Sequence[SandboxRow]:
     rows = tx.all(
-        "SELECT * FROM sandboxes WHERE installation = ? AND provider = ? AND provider_id <> '' ORDER BY id",
+        "SELECT * FROM sandboxes WHERE installation = ? AND ? IN ('', provider) AND provider_id <> ''"
+        " ORDER BY id",
         installation,
         provider,
     )
@@ -48,7 +49,9 @@ def save(tx: Tx, key: SandboxKey, provider_id: str, host: str) -> SandboxRow:
         " ON CONFLICT (installation, tenant, person, provider)"
         " DO UPDATE SET provider_id = excluded.provider_id, host = excluded.host,"
         " created_at = excluded.created_at, last_used = excluded.last_used, state = excluded.state,"
-        " state_at = excluded.state_at, lost = '' RETURNING *",
+        " state_at = excluded.state_at, lost = '',"
+        " pinned = CASE WHEN sandboxes.provider_id = excluded.provider_id THEN sandboxes.pinned ELSE 0 END"
+        " RETURNING *",
         key.installation,
         key.tenant,
         key.person,

@@ -393,7 +393,7 @@ class SqliteStore:
     async def sandbox_kept(self, person: int, id: str) -> SandboxRow | None:
         return await self._read(lambda tx: sandboxes.kept(tx, person, id))
 
-    async def sandboxes(self, installation: str, provider: str) -> Sequence[SandboxRow]:
+    async def sandboxes(self, installation: str, provider: str = "") -> Sequence[SandboxRow]:
         return await self._read(lambda tx: sandboxes.all_of(tx, installation, provider))
 
     async def checked_out(self, key: SandboxKey) -> Sequence[Repository]:

@@ -7,6 +7,7 @@ import json
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ async def test_sandboxes_are_listed_with_what_one_has_to_know(tmp_path: Path) ->
         assert stranger == "box-1  of this installation, but of nobody known here"
         await it.town.say("", verb=Verb.STOP)
         await it.town.final()
+
+
+async def test_sandboxes_at_a_former_provider_are_listed_with_the_way_to_them(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        key = it.town.core.sandboxes.key(await it.town.store.person(ANA))
+        await it.town.store.save_sandbox(replace(key, provider="e2b"), "box-7", "")
+        where, mend = (await it.say("list")).splitlines()
+        assert where == "box-7  Ana (slack:T1)  at e2b, where this bot stops and deletes nothing any more"
+        assert mend == "To delete it, set SANDPIPER_SANDBOX_PROVIDER=e2b for that."
+        with pytest.raises(SandpiperError, match="box-7 is at e2b"):
+            await it.say("delete", "box-7", yes=True)
 
 
 async def test_a_sandbox_is_stopped_started_and_deleted(tmp_path: Path) -> None:

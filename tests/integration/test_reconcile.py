@@ -70,6 +70,20 @@ async def test_a_sandbox_that_the_store_does_not_know_is_adopted(tmp_path: Path)
         assert (again.sandbox.id, again.lost) == (made.id, "")
 
 
+async def test_a_bot_that_died_over_a_replacement_makes_no_second_one(tmp_path: Path) -> None:
+    async with town(tmp_path, provider=Listing) as t:
+        ana = await t.store.person(ANA)
+        gone = (await t.core.sandboxes.ready(ana)).sandbox
+        await gone.delete()
+        t.provider.boxes.pop(gone.id, None)
+        made = await t.provider.create(
+            await labels(t, ANA)
+        )  # and the bot was killed before it wrote that down
+        again = await t.core.sandboxes.ready(ana)
+        assert again.sandbox.id == made.id == await row_of(t) and "no longer exists" in again.lost
+        assert list(t.provider.boxes) == [made.id]
+
+
 async def test_what_is_nobodys_is_listed_once_and_left_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

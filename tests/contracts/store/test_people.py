@@ -199,6 +199,27 @@ async def test_pinned_sandboxes_are_neither_idle_nor_expired(stage: Stage) -> No
     assert len(await stage.store.expired_sandboxes(now + 1)) == 1
 
 
+async def test_a_pin_is_of_one_sandbox_and_not_of_the_next(stage: Stage) -> None:
+    mine = await key(stage)
+    row = await stage.store.save_sandbox(mine, "box-1", "")
+    await stage.store.pin_sandbox(row.id, True)
+    assert (await stage.store.save_sandbox(mine, "box-1", "")).pinned
+    assert not (await stage.store.save_sandbox(mine, "box-2", "")).pinned
+    await stage.store.pin_sandbox(row.id, True)
+    await stage.store.forget_sandbox(row.id, "box-2", "it was deleted")
+    assert not (await stage.store.save_sandbox(mine, "box-3", "")).pinned
+
+
+async def test_sandboxes_of_a_former_provider_are_known_still(stage: Stage) -> None:
+    mine = await key(stage)
+    await stage.store.save_sandbox(mine, "box-1", "")
+    await stage.store.save_sandbox(replace(mine, provider="former"), "box-2", "")
+    assert [row.provider_id for row in await stage.store.sandboxes(mine.installation, mine.provider)] == [
+        "box-1"
+    ]
+    assert [row.provider_id for row in await stage.store.sandboxes(mine.installation)] == ["box-1", "box-2"]
+
+
 async def test_a_sandbox_with_any_open_turn_is_not_expired(stage: Stage) -> None:
     await stage.store.save_sandbox(await key(stage), "box-1", "")
     admitted = await stage.start("s1")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from bot.errors import (
@@ -357,20 +357,19 @@ class Sandboxes:
     async def stop_idle(self) -> None:
         """Stop the sandboxes that nobody has used for the idle time. Their files stay."""
         for row in await self._idle():
-            async with self.alone(row.key):
-                # Stopping the others took its time: this one may have been taken meanwhile.
-                if row.id in [idle.id for idle in await self._idle()]:
-                    await self._stop(row)
+            with _its_own_trouble("could not stop idle sandbox", row):
+                async with self.alone(row.key):
+                    # Stopping the others took its time: this one may have been taken meanwhile.
+                    if row.id in [idle.id for idle in await self._idle()]:
+                        await self._stop(row)
 
     async def delete_expired(self) -> None:
         """Delete the sandboxes that nobody has used for their time to live."""
         for row in await self._expired():
-            async with self.alone(row.key):
-                if row.id in [expired.id for expired in await self._expired()]:
-                    try:
+            with _its_own_trouble("could not delete expired sandbox", row):
+                async with self.alone(row.key):
+                    if row.id in [expired.id for expired in await self._expired()]:
                         await self._delete(row, f"nobody had used it for {span(self.ages.ttl)}", OURSELVES)
-                    except SandboxError as error:
-                        log.warning("could not delete expired sandbox %s: %s", row.provider_id, error)
 
     async def _idle(self) -> Sequence[SandboxRow]:
         rows = await self._store.idle_sandboxes(self._clock.now() - self.ages.idle_stop)
@@ -408,3 +407,16 @@ class Sandboxes:
             return sandbox
 
         return await patiently(self._clock, start)
+
+
+@contextmanager
+def _its_own_trouble(what: str, row: SandboxRow) -> Iterator[None]:
+    """Whatever one sandbox fails with, the next one is looked after."""
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except SandboxError as error:
+        log.warning("%s %s: %s", what, row.provider_id, error)
+    except Exception:
+        log.exception("%s %s", what, row.provider_id)

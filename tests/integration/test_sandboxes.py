@@ -40,6 +40,7 @@ class Box(HostSandbox):
 
     now = SandboxState.RUNNING
     gate: asyncio.Event | None = None
+    broken = False  # in a way that no provider has words for
     stopping = 0
     full = False  # the disk beside it, at the next touch
     refused = 0.0
@@ -66,9 +67,18 @@ class Box(HostSandbox):
 
     async def stop(self) -> None:
         self.stopping += 1
+        self._try()
         if self.gate is not None:
             await self.gate.wait()
         self.now = SandboxState.STOPPED
+
+    async def delete(self) -> None:
+        self._try()
+        await super().delete()
+
+    def _try(self) -> None:
+        if self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 class Boxes(HostProvider):
@@ -168,6 +178,32 @@ async def test_a_provider_is_not_asked_about_what_is_stopped(tmp_path: Path) -> 
         it.clock.advance(IDLE + 1)
         await it.sandboxes.stop_idle()
         assert [box.stopping for box in boxes] == [2, 1]
+
+
+async def test_whatever_one_idle_sandbox_fails_with_the_next_one_is_stopped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path) as it:
+        broken, other = await it.box(ANA), await it.box(BEN)
+        broken.broken = True
+        it.clock.advance(IDLE + 1)
+        await it.sandboxes.stop_idle()
+        assert (broken.now, other.now) == (SandboxState.RUNNING, SandboxState.STOPPED)
+        assert "could not stop idle sandbox" in caplog.text
+
+
+async def test_whatever_one_expired_sandbox_fails_with_the_next_one_is_deleted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path) as it:
+        sandboxes = Sandboxes(it.store, it.provider, it.clock, "here", Ages(IDLE, ttl=10 * IDLE))
+        (await it.box(ANA)).broken = True
+        await it.box(BEN)
+        it.clock.advance(10 * IDLE + 1)
+        await sandboxes.delete_expired()
+        rows = [await it.store.sandbox(it.sandboxes.key(await it.person(who))) for who in (ANA, BEN)]
+        assert [row.provider_id for row in rows if row] == ["box-0", ""]
+        assert "could not delete expired sandbox" in caplog.text
 
 
 async def test_a_sandbox_taken_while_others_are_being_stopped_is_left_alone(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from handlers.github.grants import Grants, kept_key
 from handlers.github.lender import Lender
 from handlers.github.mirrors import Mirrors
 from handlers.web.server import WebServer
+from sandbox.whole import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ async def _started(lender: Lender, host: str, port: int, kept: Path) -> WebServe
         server = WebServer(lender, host, 0, setting=SETTING)
         await server.start()
     if not port:
-        kept.write_text(str(server.port))
+        write_whole(kept, str(server.port))
     return server
 
 

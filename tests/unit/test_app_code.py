@@ -11,6 +11,7 @@ from bot.app_code import lending
 from bot.ports import Store
 from bot.settings import load
 from handlers.github.mirrors import Mirrors
+from tests.disks import full_disk
 
 
 async def port_of(monkeypatch: pytest.MonkeyPatch, data: Path) -> int:
@@ -39,3 +40,12 @@ async def test_what_a_full_disk_has_left_of_the_port_keeps_no_bot_from_starting(
     (tmp_path / "code.port").write_bytes(left)
     port = await port_of(monkeypatch, tmp_path)
     assert port and (tmp_path / "code.port").read_text() == str(port)
+
+
+async def test_a_full_disk_does_not_take_the_port_from_what_runs_since_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = await port_of(monkeypatch, tmp_path)
+    with full_disk():
+        assert await port_of(monkeypatch, tmp_path) == first
+    assert await port_of(monkeypatch, tmp_path) == first

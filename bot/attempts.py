@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bot.agents import conversations
 from bot.agents.codec import Codec, Permissions, Prompt, Task, more_careful
 from bot.agents.registry import find
 from bot.attachments import Attachments
@@ -116,7 +117,9 @@ class Attempts:
     async def _attempt(self, driver: Driver, codec: Codec, box: Box) -> None:
         memory = self._memory(driver, codec, box)
         launch = self._trust.into(box.sandbox, codec.launch(self._task(driver, codec, box, memory)))
-        launch = replace(launch, entrance=entrance(box.sandbox, driver.turn))
+        # What other agents have kept for it is not to lie open while this one works.
+        private = tuple(dict.fromkeys((*launch.private, *conversations.ALL)))
+        launch = replace(launch, entrance=entrance(box.sandbox, driver.turn), private=private)
         attachments = Attachments(self._surfaces, box.sandbox, driver.session.id, self._clock, self._scratch)
         starting = self._attach_or_spawn(driver, codec, launch, memory, box, attachments)
         process = await driver.within("prepare", self._deadlines.prepare, starting)

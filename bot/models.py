@@ -835,7 +835,9 @@ class Launch:
         the system's programs only and none from the home. installs: ours too, and the only kind that may
         write among the agents' programs; of the home and of sessions it sees nothing, where the provider
         can do so. entrance: a path in a directory of `visible`; where the provider needs it, what the program
-        serves on its loopback is reached by a unix socket there.
+        serves on its loopback is reached by a unix socket there. private: directories, from the home, that
+        programs of the same session have for themselves where the provider separates sessions: empty at
+        first, and in the place of what the home has there.
     """
 
     argv: tuple[str, ...]
@@ -847,6 +849,7 @@ class Launch:
     ours: bool = False
     installs: bool = False
     entrance: str = ""
+    private: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,11 @@ class Place:
         return self.root / "repositories"
 
     @property
+    def sessions(self) -> Path:
+        """Of each session what it has for itself of the home."""
+        return self.root / "sessions"
+
+    @property
     def agents(self) -> Path:
         """Of all sandboxes: whoever installs there sees nothing of any person."""
         return self.root.parent / "agents"
@@ -305,7 +310,10 @@ def own(place: Place, launch: Launch, options: Options) -> Sequence[str]:
     if launch.installs:
         return ("--size", str(options.tmp_size), "--tmpfs", HOME, "--bind", *agents, *directories)
     home = ("--bind", str(place.home), HOME)
-    return (*home, "--ro-bind", *agents, *directories, *visible(place, launch.visible))
+    words = [*home, "--ro-bind", *agents, *directories, *visible(place, launch.visible)]
+    for path, source in private(place, launch).items():
+        words += ["--bind", str(source), f"{HOME}/{path}"]
+    return words
 
 
 def visible(place: Place, paths: Iterable[str]) -> Sequence[str]:
@@ -313,6 +321,19 @@ def visible(place: Place, paths: Iterable[str]) -> Sequence[str]:
     for path in paths:
         words += ["--bind", str(on_host(place, path)), path]
     return words
+
+
+def private(place: Place, launch: Launch) -> Mapping[str, Path]:
+    """A launch's private directories, and where on this machine its session has them. Raises SandboxError."""
+    if not launch.private:
+        return {}
+    session = next(
+        (one.name for one in map(PurePosixPath, launch.visible) if str(one.parent) == WORKSPACES), ""
+    )
+    for path in launch.private:
+        if not session or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise SandboxError(f"{path} in the home cannot be a session's own.")
+    return {path: place.sessions / session / path for path in launch.private}
 
 
 def on_host(place: Place, path: str) -> Path:

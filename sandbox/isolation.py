@@ -19,6 +19,7 @@ from sandbox.bubblewrap import ETC_FILES, Command, Options, Place
 from sandbox.cgroups import Groups, Limits
 from sandbox.execute import execute
 from sandbox.local_egress import Egress
+from sandbox.local_private import make_private
 from sandbox.process import INSIDE, helper
 from sandbox.whole import write_whole
 
@@ -106,6 +107,7 @@ class Bubblewrap:
             directory.mkdir(mode=0o700, exist_ok=True)
             if place.uid and directory.lstat().st_uid != place.uid:
                 os.chown(directory, place.uid, place.uid, follow_symlinks=False)
+        make_private(place, launch)
         await self._way_out(place, launch.loopback)
 
     def _write(self, place: Place) -> None:

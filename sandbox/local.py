@@ -3,6 +3,7 @@
     <directory>/<id>/box.json        labels; when it was made; whose its programs and files are
                      running         exists while the sandbox is started
                      home workspaces repositories    what programs see, each at its place in the box
+                     sessions/<session>    what it has for itself of the home, in the place of that
                      spool/<key>     a kept process: its keeper, its output. Never visible in the box
                      run             the egress proxy and the box's own /etc
     <directory>/agents               the agents' programs, for all sandboxes

@@ -47,7 +47,7 @@ def since_named(path: Path) -> float:
 
 
 def lay_out(place: Place) -> None:
-    kept = (place.home, place.workspaces, place.repositories, place.spool, place.run)
+    kept = (place.home, place.workspaces, place.repositories, place.sessions, place.spool, place.run)
     for directory in (*kept, place.agents):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     own(place)
@@ -121,7 +121,7 @@ def own(place: Place) -> None:
     place.root.chmod(0o710 if place.uid else 0o700)
     if place.uid:
         place.egress.mkdir(mode=0o700, exist_ok=True)
-        for path in (place.workspaces, place.repositories, place.run, place.egress):
+        for path in (place.workspaces, place.repositories, place.sessions, place.run, place.egress):
             os.chown(path, 0, 0)
             path.chmod(0o711)
         if place.agents.stat().st_uid != place.installer:  # made just now
@@ -132,7 +132,7 @@ def own(place: Place) -> None:
 def hand_over(place: Place) -> None:
     """Give a stopped sandbox's files to the user that its programs run as now. Links in it are not followed,
     and can be of an agent's making. Raises SandboxError."""
-    kept = (place.home, place.workspaces, place.repositories)
+    kept = (place.home, place.workspaces, place.repositories, place.sessions)
     give("chown", "-hR", "--", f"{place.uid}:{place.uid}", *map(str, kept))
 
 

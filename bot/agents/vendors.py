@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bot.agents.apart import GIT, STORES, apart
+from bot.agents.conversations import OPENCODE_DATABASE
 from bot.agents.inside import program
 from bot.agents.mcp import SERVER, TOOLS
 
@@ -44,6 +45,14 @@ CLAUDE_APART = apart(".claude/projects")
 
 _HARMLESS = ("read", "list", "glob", "grep", "lsp", "task", "skill", "todowrite", "question", "doom_loop")
 _OURS = tuple(f"{SERVER}_{name}" for name in TOOLS)
+
+# OpenCode's database is put where there is nothing else, for which OpenCode makes no directory.
+OPENCODE_KEEPS_ENV = {"OPENCODE_DB": OPENCODE_DATABASE}
+_KEEPS = f"""
+mkdir -p "${{XDG_DATA_HOME:-$HOME/.local/share}}/opencode/{OPENCODE_DATABASE.partition("/")[0]}"
+exec "$@"
+"""
+OPENCODE_KEEPS = ("/bin/sh", "-c", _KEEPS, "opencode")
 
 # In its cache OpenCode has programs that it runs unasked.
 OPENCODE_APART = (

@@ -61,7 +61,7 @@ def names_plugins(file: Path) -> bool:
 
 def forget_yeses(data: Path) -> None:
     """In the databases that OpenCode may have there; an earlier turn can have written anything into them."""
-    for file in sorted(data.glob("opencode*.db")):
+    for file in sorted([*data.glob("opencode*.db"), *data.glob("conversations/opencode*.db")]):
         try:
             import sqlite3  # not every Python has it, and not every home a database
 

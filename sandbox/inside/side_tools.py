@@ -321,11 +321,34 @@ def die_with_parent() -> None:
         pass
 
 
+# What earlier releases left where all of a person's sessions read it, from the home. Databases go once: later
+# ones are of whoever runs these agents by themselves.
+LEFT = ((".sandpiper", "shared"), (".sandpiper", "attached"))
+DATABASES = ((".codex", "*.sqlite*"), (".local/share/opencode", "opencode*.db*"))
+GONE = ".sandpiper/databases-are-gone"
+
+
 def forget_the_home() -> None:
-    """What earlier releases left where all of a person's sessions read it."""
-    ours = Path.home() / ".sandpiper"
-    for name in () if ours.is_symlink() else ("shared", "attached"):
-        shutil.rmtree(ours / name, ignore_errors=True)
+    home = Path.home()
+    done = (home / GONE).exists()
+    for directory, names in LEFT if done else (*LEFT, *DATABASES):
+        above = home / directory
+        if above.resolve() != home.resolve() / directory:  # a link leads elsewhere
+            continue
+        for path in above.glob(names):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                try:
+                    path.unlink()
+                except OSError:
+                    pass
+    if not done:
+        try:
+            (home / GONE).parent.mkdir(mode=0o700, exist_ok=True)
+            (home / GONE).touch()
+        except OSError:
+            pass
 
 
 def run(directory: Path, shared: str, tools: str, argv: list[str]) -> int:

@@ -155,10 +155,12 @@ async def test_it_asks_is_steered_and_its_commit_becomes_a_pull_request(tmp_path
         (pull,) = r.github.pull_requests(REPOSITORY)
         assert "+blue" in await r.github.diff(REPOSITORY, pull.number)
         assert KEY not in r.log and KEY not in str(r.thread(root))
+        assert not lies_in(r, "home", "I look around.") and lies_in(r, "sessions", "I look around.")
 
 
 async def test_its_box_is_stopped_under_it_and_it_goes_on(tmp_path: Path, case: Case) -> None:
-    """The box is started again, and the second attempt continues the conversation of the first."""
+    """The box is started again, and the second attempt continues the conversation of the first, of which
+    nothing lies where the owner's other sessions read it."""
     async with at_work(tmp_path, case, "sleep 60") as (r, model):
         root = r.mention("write down the colour [[script:colour]]")
         await soon(r, lambda: "sleep 60" in r.picture(root))
@@ -171,14 +173,20 @@ async def test_its_box_is_stopped_under_it_and_it_goes_on(tmp_path: Path, case: 
         assert any(all(words in json.dumps(said) for words in of_both) for said in model.requests)
         (pull,) = r.github.pull_requests(REPOSITORY)
         assert "+blue" in await r.github.diff(REPOSITORY, pull.number)
+        assert not lies_in(r, "home", "I look around.") and lies_in(r, "sessions", "I look around.")
+
+
+def lies_in(r: Rig, where: str, words: str) -> list[Path]:
+    """The files with these words in a part of the sandbox."""
+    files = (r.directory / "bot" / "sandboxes").glob(f"local-*/{where}/**/*")
+    return [file for file in files if file.is_file() and words.encode() in file.read_bytes()]
 
 
 def has_written_down(r: Rig, case: Case, words: str) -> bool:
     """Whether it will still know of them. Claude writes its file of a conversation a moment later."""
     if "claude" not in case.name:
         return True
-    files = (r.directory / "bot" / "sandboxes").glob("*/home/.claude/projects/*/*.jsonl")
-    return any(words in file.read_text() for file in files)
+    return any("/.claude/projects/" in str(file) for file in lies_in(r, "sessions", words))
 
 
 async def stop_the_box(r: Rig) -> None:

@@ -352,6 +352,31 @@ for _ in range(1500): os.mkdir("d"); os.chdir("d")'
     await root_again.delete()
 
 
+async def test_what_a_session_has_for_itself_is_handed_over_too(old: Path) -> None:
+    own = {"visible": ("/workspace/s1",), "private": (".claude/projects",)}
+    before = await make(old / "sandboxes").create({})
+    await sh(before, "echo mine >~/.claude/projects/talk", **own)
+    await before.stop()
+    old.chmod(0o711)
+    after = await make(old / "sandboxes", uids=USUAL).get(before.id)
+    await after.start()
+    assert (
+        await sh(after, "echo more >>~/.claude/projects/talk; cat ~/.claude/projects/*", **own)
+        == "mine\nmore"
+    )
+    root = old / "sandboxes" / after.id
+    talk = root / "sessions" / "s1" / ".claude" / "projects" / "talk"
+    assert talk.stat().st_uid == uid_of(root) > 0
+    assert (root / "sessions").stat().st_uid == 0
+    mask = os.umask(0o077)  # as the bot is started by a careful operator
+    try:
+        other = {**own, "visible": ("/workspace/s2",)}
+        assert await sh(after, "touch ~/.claude/projects/a; ls ~/.claude/projects", **other) == "a"
+    finally:
+        os.umask(mask)
+    await after.delete()
+
+
 async def test_what_runs_from_an_earlier_release_is_let_go_on(old: Path) -> None:
     before = await make(old / "sandboxes").create({})
     await kept(before, "echo ready; read line; echo $line >~/note")

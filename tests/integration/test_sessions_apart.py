@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bot.errors import ProviderUnavailable
+from bot.agents import conversations
+from bot.errors import ProviderUnavailable, SandboxError
 from bot.models import Launch
 from bot.workspace import own_directory
 from sandbox.bubblewrap import Options
@@ -54,7 +55,12 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[LocalSandbox]:
 
 def program(session: str, *argv: str, entrance: str = "") -> Launch:
     where = f"/workspace/{session}"
-    return Launch(argv, where, visible=(where,), entrance=entrance)
+    return Launch(argv, where, visible=(where,), entrance=entrance, private=conversations.ALL)
+
+
+async def sh(sandbox: LocalSandbox, session: str, script: str) -> str:
+    done = await sandbox.run(program(session, "sh", "-c", script))
+    return (done.out + done.err).decode()
 
 
 async def test_a_session_does_not_reach_what_listens_in_anothers_box(sandbox: LocalSandbox) -> None:
@@ -71,3 +77,65 @@ async def test_a_session_does_not_reach_what_listens_in_anothers_box(sandbox: Lo
         assert entrance not in other and SECRET not in other
     finally:
         await process.signal("KILL")
+
+
+TALK = "mkdir -p ~/.claude/projects/a && echo '{}' >~/.claude/projects/a/1.jsonl"
+READ = "cat ~/.claude/projects/*/*"
+
+
+async def test_a_session_does_not_read_anothers_conversation(sandbox: LocalSandbox) -> None:
+    await sh(sandbox, "private", TALK.format(SECRET))
+    assert SECRET in await sh(sandbox, "private", READ), "its own it has in every turn"
+    assert "No such file" in await sh(sandbox, "public", READ)
+    everything = "grep -rs of_the_private_repository ~ /workspace; true"
+    assert await sh(sandbox, "public", everything) == ""
+    # Nor does a program that has nothing for itself.
+    plain = Launch(("sh", "-c", everything), "/", visible=("/workspace/public",))
+    assert (await sandbox.run(plain)).out == b""
+
+
+async def test_logins_and_settings_are_all_sessions(sandbox: LocalSandbox) -> None:
+    files = ".claude/.credentials.json .claude/settings.json .codex/auth.json .local/share/opencode/auth.json"
+    await sh(sandbox, "one", f"cd; for each in {files}; do echo mine >$each; done")
+    assert await sh(sandbox, "other", f"cd; cat {files}") == "mine\n" * 4
+
+
+async def test_conversations_outlive_a_stop(sandbox: LocalSandbox) -> None:
+    await sh(sandbox, "private", TALK.format(SECRET))
+    await sandbox.stop()
+    await sandbox.start()
+    assert SECRET in await sh(sandbox, "private", READ)
+
+
+async def test_what_an_earlier_release_left_in_the_home_is_nobodys(sandbox: LocalSandbox) -> None:
+    """Whose it was is not known any more. It is kept with the sandbox."""
+    await sandbox.run(Launch(("sh", "-c", TALK.format(SECRET)), "/"))
+    assert "No such file" in await sh(sandbox, "private", READ)
+    left = Launch(("sh", "-c", READ), "/", visible=("/workspace/public",))
+    assert SECRET.encode() not in (await sandbox.run(left)).out
+
+
+@pytest.mark.parametrize(
+    "plants",
+    [
+        "ln -s /home/agent/elsewhere ~/.claude",
+        "mkdir ~/.claude; ln -s ../elsewhere ~/.claude/projects",
+        "mkdir ~/.claude; ln -s /nonexistent ~/.claude/projects",
+        "mkdir ~/.claude; touch ~/.claude/projects",
+        "mkdir ~/.claude; chmod 000 ~/.claude",
+    ],
+)
+async def test_what_another_session_plants_gets_nothing_and_stops_nothing(
+    sandbox: LocalSandbox, plants: str
+) -> None:
+    await sandbox.run(Launch(("sh", "-c", f"mkdir ~/elsewhere; {plants}"), "/"))
+    assert await sh(sandbox, "private", TALK.format(SECRET)) == ""
+    assert SECRET in await sh(sandbox, "private", READ)
+    assert await sh(sandbox, "public", "grep -rs of_the_private_repository ~; true") == ""
+
+
+@pytest.mark.parametrize("path", ["../workspaces", "/etc", ".claude/../../x"])
+async def test_nothing_but_a_place_in_the_home_is_a_sessions_own(sandbox: LocalSandbox, path: str) -> None:
+    launch = Launch(("true",), "/", visible=("/workspace/one",), private=(path,))
+    with pytest.raises(SandboxError, match="cannot be a session's own"):
+        await sandbox.run(launch)

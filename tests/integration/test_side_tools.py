@@ -290,7 +290,20 @@ def test_what_earlier_releases_left_for_all_sessions_to_read_goes(home: Path) ->
         (ours / name).mkdir(parents=True)
         (ours / name / "file").touch()
     assert Beside(home, "true").rest()[2] == 0
-    assert [path.name for path in ours.iterdir()] == ["programs"]
+    assert not (ours / "shared").exists() and not (ours / "attached").exists()
+    assert (ours / "programs" / "file").exists()
+
+
+def test_databases_in_which_earlier_releases_left_conversations_go(home: Path) -> None:
+    kept = (".codex/auth.json", ".local/share/opencode/auth.json")
+    for name in (".codex/state_5.sqlite", ".local/share/opencode/opencode.db-wal", *kept):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    assert Beside(home, "true").rest()[2] == 0
+    assert {str(path.relative_to(home)) for path in home.rglob("*.*") if path.is_file()} == set(kept)
+    (home / ".codex/state_5.sqlite").touch()  # of somebody's own Codex, later
+    assert Beside(home, "true").rest()[2] == 0
+    assert (home / ".codex/state_5.sqlite").exists()
 
 
 def test_a_link_in_the_home_makes_nothing_else_go(home: Path) -> None:

@@ -13,6 +13,7 @@ from bot.agents.codec import (
     Prompt,
     Steer,
 )
+from bot.agents.vendors import OPENCODE_KEEPS
 from bot.events import (
     AgentStarted,
     ApprovalAsked,
@@ -346,7 +347,7 @@ def test_opencode_asks_where_it_is_to_and_has_no_sub_agents(command: list[str]) 
     assert not codec.capabilities.sub_agents
     auto = AcpCodec("x", command).launch(task())
     allowed = json.loads(auto.env["OPENCODE_PERMISSION"])
-    assert auto.argv == tuple(command) and allowed == {"edit": "ask", "task": "deny"}
+    assert auto.argv == (*OPENCODE_KEEPS, *command) and allowed == {"edit": "ask", "task": "deny"}
     ask = codec.launch(task(permissions=Permissions.ASK))
     assert "opencode_alone" in ask.argv and ask.argv[-len(command) :] == tuple(command)
     rules = json.loads(ask.env["OPENCODE_PERMISSION"])

@@ -68,9 +68,9 @@ def test_opencode_is_not_started_where_it_would_start_plugins(work: Path, name: 
     assert "plugins before people are asked" in done.stderr and file.name in done.stderr
 
 
-def database(work: Path, *statements: str) -> Path:
+def database(work: Path, *statements: str, name: str = "conversations/opencode.db") -> Path:
     """OpenCode's, as far as it matters here."""
-    file = work.parents[1] / ".local/share/opencode/opencode.db"
+    file = work.parents[1] / ".local/share/opencode" / name
     file.parent.mkdir(parents=True)
     with closing(sqlite3.connect(file)) as made, made:
         for statement in (*statements, "INSERT INTO session (id, permission) VALUES ('s', '[1]')"):
@@ -78,7 +78,8 @@ def database(work: Path, *statements: str) -> Path:
     return file
 
 
-def test_what_opencode_was_allowed_for_good_is_forgotten(work: Path) -> None:
+@pytest.mark.parametrize("name", ["conversations/opencode.db", "opencode.db"])
+def test_what_opencode_was_allowed_for_good_is_forgotten(work: Path, name: str) -> None:
     again = "CREATE TRIGGER again AFTER UPDATE ON session BEGIN UPDATE session SET permission = '[1]'; END"
     file = database(
         work,
@@ -86,6 +87,7 @@ def test_what_opencode_was_allowed_for_good_is_forgotten(work: Path) -> None:
         "CREATE TABLE permission (id text)",
         "INSERT INTO permission VALUES ('p')",
         again,
+        name=name,
     )
     assert run(OPENCODE_ALONE, "XDG_CONFIG_HOME", work).returncode == 3
     with closing(sqlite3.connect(file)) as found:

@@ -13,6 +13,7 @@ from bot.agents.codec import (
 )
 from bot.agents.opencode.codec import KEY, OpenCodeCodec
 from bot.agents.opencode.tools import describe
+from bot.agents.vendors import OPENCODE_KEEPS
 from bot.events import (
     AgentStarted,
     Cause,
@@ -68,7 +69,7 @@ def test_no_secret_is_in_argv_or_plain_environment() -> None:
 def test_the_bridge_is_called_with_opencodes_command() -> None:
     codec = OpenCodeCodec(("python3", "b.py"), command=("npx", "opencode"), visible=("/opt/programs",))
     launch = codec.launch(Task(TASK.prompt, "/w", "/h", visible=("/data",)))
-    assert launch.argv == ("python3", "b.py", "npx", "opencode")
+    assert launch.argv == (*OPENCODE_KEEPS, "python3", "b.py", "npx", "opencode")
     assert launch.visible == ("/data", "/opt/programs")
     assert launch.secrets == {}
 

@@ -105,6 +105,7 @@ class AcpCodec:
             dict(self._secrets),
             visible=task.visible,
             loopback=tuple(dict.fromkeys(ports)),
+            private=self._known.private,
         )
 
     def begin(self, task: Task) -> Step:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from bot.agents.apart import GIT
 from bot.agents.codec import Capabilities, Listing, Permissions, Steering
+from bot.agents.conversations import CLAUDE, OPENCODE
 from bot.agents.vendors import (
     CLAUDE_APART,
     CLAUDE_ASK_ENV,
@@ -18,6 +19,8 @@ from bot.agents.vendors import (
     CLAUDE_WAITS,
     OPENCODE_APART,
     OPENCODE_ASKS,
+    OPENCODE_KEEPS,
+    OPENCODE_KEEPS_ENV,
 )
 from bot.agents.wire import Frame, frame
 
@@ -43,15 +46,17 @@ WORKSPACE = "the workspace"
 class Known:
     """env: of its environment; ask_env: more of it where people are asked. meta: `_meta` of the request that
     opens its session, with WORKSPACE in the place of its path; ask_meta: the same where people are asked.
-    ask_by: what starts it there; its command follows. settings: of variables that hold JSON, what is in them
-    beside what an operator has set."""
+    by: what starts it; its command follows. ask_by: what comes before that where people are asked. settings:
+    of variables that hold JSON, what is in them beside what an operator has set. private: as Launch's."""
 
     capabilities: Capabilities = GENERIC
     env: Mapping[str, str] = field(default_factory=dict)
     ask_env: Mapping[str, str] = field(default_factory=dict)
     meta: Frame = field(default_factory=dict)
     ask_meta: Frame = field(default_factory=dict)
+    by: tuple[str, ...] = ()
     ask_by: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
     settings: Mapping[str, Frame] = field(default_factory=dict)
 
     def environment(self, given: Mapping[str, str], permissions: Permissions) -> Mapping[str, str]:
@@ -66,7 +71,7 @@ class Known:
         return found
 
     def argv(self, command: Sequence[str], permissions: Permissions) -> tuple[str, ...]:
-        return (*(() if permissions is Permissions.AUTO else self.ask_by), *command)
+        return (*(() if permissions is Permissions.AUTO else self.ask_by), *self.by, *command)
 
 
 def _with(given: str, ours: Frame, first: bool) -> str:
@@ -98,17 +103,20 @@ KNOWN: Mapping[str, Known] = {
         ),
         ask_env=CLAUDE_ASK_ENV,
         ask_by=CLAUDE_APART,
+        private=CLAUDE,
     ),
     "opencode": Known(
         replace(GENERIC, questions=False, sub_agents=False, varies=False),
         # An edit is shown with its lines where it is asked for; in `auto` that is allowed at once.
-        env={"OPENCODE_PERMISSION": json.dumps({"edit": "ask", **_NO_SUB_AGENTS})},
+        env={"OPENCODE_PERMISSION": json.dumps({"edit": "ask", **_NO_SUB_AGENTS}), **OPENCODE_KEEPS_ENV},
         ask_env={
             "OPENCODE_PERMISSION": json.dumps({**OPENCODE_ASKS, **_NO_SUB_AGENTS}),
             "OPENCODE_DISABLE_PROJECT_CONFIG": "1",
             "OPENCODE_PURE": "1",
         },
+        by=OPENCODE_KEEPS,
         ask_by=OPENCODE_APART,
+        private=OPENCODE,
         # Commits of its own for an undo that nobody asks for: git runs the filters of whatever repository
         # lies in the worktree, before anybody is asked.
         settings={"OPENCODE_CONFIG_CONTENT": {"snapshot": False}},

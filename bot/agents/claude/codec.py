@@ -32,6 +32,7 @@ from bot.agents.codec import (
     Task,
 )
 from bot.agents.codec import State as CodecState
+from bot.agents.conversations import CLAUDE
 from bot.agents.loopback import loopback_ports
 from bot.agents.mcp import LONGEST_CALL, SERVER, SHELL
 from bot.agents.steps import StepBuilder
@@ -168,6 +169,7 @@ class ClaudeCodec:
             dict(self._secrets),
             visible=task.visible,
             loopback=loopback_ports(self._base_url),
+            private=CLAUDE,
         )
 
     def begin(self, task: Task) -> Step:

@@ -30,6 +30,7 @@ from bot.agents.codex.asks import Asks
 from bot.agents.codex.frames import Reading
 from bot.agents.codex.state import State
 from bot.agents.codex.turns import Turns
+from bot.agents.conversations import CODEX, CODEX_DATABASES
 from bot.agents.loopback import loopback_ports
 from bot.agents.mcp import LONGEST_CALL, SERVER, SHELL
 from bot.agents.steps import StepBuilder
@@ -131,7 +132,9 @@ class CodexCodec:
             config["model"] = model
         if task.effort:
             config["model_reasoning_effort"] = task.effort
-        if task.permissions is not Permissions.AUTO:
+        if task.permissions is Permissions.AUTO:
+            config["sqlite_home"] = f"{task.home}/{CODEX_DATABASES}"
+        else:  # then the databases go with the turn
             # Codex does not ask what it may type into a terminal that it may have.
             config["features.unified_exec_tty"] = False
         if task.side_tools:
@@ -154,6 +157,7 @@ class CodexCodec:
             dict(self._secrets),
             visible=task.visible,
             loopback=loopback_ports(self._base_url),
+            private=CODEX,
         )
 
     def begin(self, task: Task) -> Step:

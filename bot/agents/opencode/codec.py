@@ -38,6 +38,7 @@ from bot.agents.codec import (
     Task,
 )
 from bot.agents.codec import State as CodecState
+from bot.agents.conversations import OPENCODE
 from bot.agents.loopback import loopback_ports
 from bot.agents.mcp import SERVER, SHELL
 from bot.agents.opencode import asks
@@ -45,7 +46,7 @@ from bot.agents.opencode.frames import Reading
 from bot.agents.opencode.state import Said, State
 from bot.agents.opencode.turn import Turn
 from bot.agents.steps import StepBuilder
-from bot.agents.vendors import OPENCODE_APART, OPENCODE_ASKS
+from bot.agents.vendors import OPENCODE_APART, OPENCODE_ASKS, OPENCODE_KEEPS, OPENCODE_KEEPS_ENV
 from bot.models import Launch
 
 KEY = "SANDPIPER_OPENCODE_KEY"
@@ -116,8 +117,8 @@ class OpenCodeCodec:
         self._visible = tuple(visible)
 
     def launch(self, task: Task) -> Launch:
-        env = {**QUIET, "OPENCODE_CONFIG_CONTENT": json.dumps(self._config(task))}
-        argv = (*self._bridge, *(task.command or self._command))
+        env = {**QUIET, **OPENCODE_KEEPS_ENV, "OPENCODE_CONFIG_CONTENT": json.dumps(self._config(task))}
+        argv = (*OPENCODE_KEEPS, *self._bridge, *(task.command or self._command))
         if task.permissions is not Permissions.AUTO:
             env |= {"OPENCODE_DISABLE_PROJECT_CONFIG": "1", "OPENCODE_PURE": "1"}
             env |= GIT
@@ -129,6 +130,7 @@ class OpenCodeCodec:
             {KEY: self._api_key} if self._api_key else {},
             visible=(*task.visible, *self._visible),
             loopback=loopback_ports(self._base_url),
+            private=OPENCODE,
         )
 
     def _config(self, task: Task) -> Mapping[str, object]:

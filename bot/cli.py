@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     making = snapshot.add_subparsers(dest="do", required=True)
     build = making.add_parser("build", help="have Daytona build it, and say the setting to use")
     build.add_argument("--env-file", type=Path, help="default: .env, where there is one")
-    build.add_argument("--name", default="", help="default: made of the Dockerfile's content")
+    build.add_argument("--name", default="", help="default: made of the Dockerfile's content and the size")
     build.add_argument("--cpu", type=_amount, default=2, help="of each sandbox; default: 2")
     build.add_argument("--memory", type=_amount, default=4, help="GiB of each sandbox; default: 4")
     build.add_argument("--disk", type=_amount, default=10, help="GiB of each sandbox; default: 10")
@@ -101,8 +101,8 @@ def _snapshot(arguments: argparse.Namespace) -> None:
     if arguments.do == "dockerfile":
         print(text, end="")
         return
-    name = arguments.name or named(text, VERSION)
     size = Size(arguments.cpu, arguments.memory, arguments.disk)
+    name = arguments.name or named(text, VERSION, size.cpu, size.memory, size.disk)
     settings = load(_named(arguments.env_file))
     asyncio.run(build(settings, text, name, size, lambda line: print(line, flush=True)))
     print(f"Put this into the bot's settings:\n\nSANDPIPER_DAYTONA_SNAPSHOT={name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from bot.errors import ProviderUnavailable, SandboxError
 from sandbox.daytona import told
 from sandbox.daytona_account import Account
 from sandbox.daytona_limits import Limit, limits_of
+from sandbox.template import says_all
 
 WITHIN = 3600.0  # seconds for a build
 LIMITS = "Ask for less with --cpu, --memory or --disk. Your limits: app.daytona.io/dashboard/limits."
@@ -29,8 +30,8 @@ class Size:
 
 async def build(account: Account, text: str, name: str, size: Size, say: Callable[[str], None]) -> None:
     """Have Daytona build the Dockerfile `text` and keep it as `name`; what it says on the way goes to `say`.
-    One that is there already is kept, and one that is larger than the account allows is not begun. Raises
-    SandboxError, ProviderUnavailable."""
+    One that is there already is kept, if it is that, and one that is larger than the account allows is not
+    begun. Raises SandboxError, ProviderUnavailable."""
     try:
         from daytona import AsyncDaytona, DaytonaConfig
     except ImportError as error:
@@ -39,7 +40,7 @@ async def build(account: Account, text: str, name: str, size: Size, say: Callabl
         ) from error
     config = DaytonaConfig(api_key=account.api_key, api_url=account.api_url, target=account.target or None)
     async with AsyncDaytona(config) as client:
-        if not await _is_there(client, name, say):
+        if not await _is_there(client, text, name, size, say):
             within(size, await limits_of(account))
             await _create(client, text, name, size, say)
 
@@ -56,7 +57,7 @@ def within(size: Size, limits: Sequence[Limit]) -> None:
         raise SandboxError(f"Daytona's plan does not allow that size: {each}.", LIMITS)
 
 
-async def _is_there(client: Any, name: str, say: Callable[[str], None]) -> bool:
+async def _is_there(client: Any, text: str, name: str, size: Size, say: Callable[[str], None]) -> bool:
     from daytona import DaytonaNotFoundError
 
     with told("", f"snapshot {name}"):
@@ -69,12 +70,34 @@ async def _is_there(client: Any, name: str, say: Callable[[str], None]) -> bool:
             say(f"An earlier try at {name} failed, so it is made again.")
             await client.snapshot.delete(known)
             return False
+        _same(known, text, name, size)
         if state == "inactive":
             await client.snapshot.activate(known)
     if state not in ("active", "inactive"):
         raise SandboxError(f"The snapshot {name} is {state} already.", "Wait until that is done.")
     say(f"The snapshot {name} is there already, made of the same Dockerfile.")
     return True
+
+
+def _same(known: Any, text: str, name: str, size: Size) -> None:
+    """Raises SandboxError, which says what is different."""
+    has = {"cpu": known.cpu, "memory": known.mem, "disk": known.disk}
+    differs = [
+        f"--{what} {getattr(size, what)}, it has {amount:g}{UNITS[what]}"
+        for what, amount in has.items()
+        if amount != getattr(size, what)
+    ]
+    made_of = getattr(known.build_info, "dockerfile_content", None)
+    if made_of is None:
+        if not says_all(name, text, *astuple(size)):
+            differs.append("Daytona does not say of which Dockerfile it was made")
+    elif made_of.strip() != text.strip():
+        differs.append("it was made of another Dockerfile")
+    if differs:
+        raise SandboxError(
+            f"A snapshot {name} is there already, and is not what you ask for: {'; '.join(differs)}.",
+            "Choose another --name, or delete it at Daytona: app.daytona.io/dashboard/snapshots.",
+        )
 
 
 async def _create(client: Any, text: str, name: str, size: Size, say: Callable[[str], None]) -> None:

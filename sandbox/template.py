@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from bot.errors import SettingsError
@@ -33,9 +34,18 @@ def dockerfile(more: str = "") -> str:
     return f"{ours[:begins]}# The operator's own.\n{more.strip()}\n\n{end}"
 
 
-def named(text: str, release: str) -> str:
-    """A name for what is made of a Dockerfile, the same for the same text."""
-    return f"sandpiper-{release}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+def named(text: str, release: str, *size: int) -> str:
+    """A name for what is made of a Dockerfile, the same for the same text and size."""
+    return f"sandpiper-{release}-{_digest(text, size)}"
+
+
+def says_all(name: str, text: str, *size: int) -> bool:
+    """Whether it is a name that `named` gives to nothing but this."""
+    return name.startswith("sandpiper-") and name.endswith(f"-{_digest(text, size)}")
+
+
+def _digest(text: str, size: Sequence[int]) -> str:
+    return hashlib.sha256(f"{text}\0{'/'.join(map(str, size))}".encode()).hexdigest()[:10]
 
 
 def _instructions(text: str) -> list[tuple[int, str]]:

@@ -23,7 +23,8 @@ LOGS = ["#1 FROM node", "#2 RUN apt-get", "#3 done"]
 
 class Snapshots:
     """ends: the state in which a build ends. most: GiB of disk that the plan allows. told: whether the key
-    may read the organisation; a status, if not. region: its limits in the region `us`, where it has own."""
+    may read the organisation; a status, if not. region: its limits in the region `us`, where it has own.
+    says: whether it says of what a snapshot was built."""
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
@@ -32,6 +33,7 @@ class Snapshots:
         self.most = 10
         self.told = 200
         self.region: dict[str, float] = {}
+        self.says = True
         self.url = ""
 
     async def start(self) -> None:
@@ -56,10 +58,16 @@ class Snapshots:
 
     def add(self, name: str, state: str, reason: str | None = None) -> Any:
         now = datetime.now(UTC)
+        asked = next(one for one in reversed(self.asked) if one.name == name)
+        built = models.BuildInfo(
+            dockerfile_content=asked.build_info.dockerfile_content, context_hashes=[],
+            created_at=now, updated_at=now, snapshot_ref="",
+        )  # fmt: skip
         self.known[name] = models.SnapshotDto(
             id=f"id-{len(self.known)}", name=name, general=False, state=state, size=None, entrypoint=None,
-            cpu=1, gpu=0, mem=1, disk=3, error_reason=reason, created_at=now, updated_at=now,
-            last_used_at=None, source_sandbox_id=None,
+            cpu=asked.cpu, gpu=0, mem=asked.memory, disk=asked.disk, error_reason=reason,
+            created_at=now, updated_at=now,
+            last_used_at=None, source_sandbox_id=None, build_info=built if self.says else None,
         )  # fmt: skip
         return self.known[name]
 
@@ -195,9 +203,43 @@ async def test_it_is_built_with_its_logs_and_says_the_setting(daytona: Snapshots
     assert "USER agent" in asked.build_info.dockerfile_content
     assert KEY not in asked.to_json()
 
-    code, out, _ = await sandpiper(daytona, "snapshot", "build", cwd=tmp_path)
-    assert code == 0 and "there already" in out and len(daytona.asked) == 1
-    assert f"SANDPIPER_DAYTONA_SNAPSHOT={setting}" in out
+    for daytona.says in (True, False):  # its name says the rest
+        code, out, _ = await sandpiper(daytona, "snapshot", "build", "--cpu", "4", cwd=tmp_path)
+        assert code == 0 and "there already" in out and len(daytona.asked) == 1
+        assert f"SANDPIPER_DAYTONA_SNAPSHOT={setting}" in out
+
+
+async def test_another_size_is_another_snapshot(daytona: Snapshots, tmp_path: Path) -> None:
+    for words in ((), ("--memory", "8"), ("--cpu", "4"), ("--disk", "9")):
+        code, _, err = await sandpiper(daytona, "snapshot", "build", *words, cwd=tmp_path)
+        assert (code, err) == (0, "")
+    asked = {(one.name, one.cpu, one.memory, one.disk) for one in daytona.asked}
+    assert {size[1:] for size in asked} == {(2, 4, 10), (2, 8, 10), (4, 4, 10), (2, 4, 9)}
+    assert len({name for name, *_ in asked}) == 4
+
+
+async def test_a_name_that_is_taken_by_something_else_is_refused_with_what_differs(
+    daytona: Snapshots, tmp_path: Path
+) -> None:
+    words = ("snapshot", "build", "--name", "team")
+    code, out, _ = await sandpiper(daytona, *words, cwd=tmp_path)
+    assert code == 0 and "there already" not in out
+    code, out, _ = await sandpiper(daytona, *words, cwd=tmp_path)
+    assert code == 0 and "there already, made of the same Dockerfile" in out
+
+    code, out, err = await sandpiper(daytona, *words, "--cpu", "4", "--memory", "8", cwd=tmp_path)
+    assert code == 2 and "SANDPIPER_DAYTONA_SNAPSHOT" not in out and "--name" in err
+    assert "--cpu 4, it has 2" in err and "--memory 8, it has 4 GiB" in err and "--disk" not in err
+
+    (tmp_path / "my.Dockerfile").write_text("RUN apt-get install -y postgresql\n")
+    code, out, err = await sandpiper(daytona, *words, "--from", "my.Dockerfile", cwd=tmp_path)
+    assert code == 2 and "another Dockerfile" in err and "SANDPIPER_DAYTONA_SNAPSHOT" not in out
+
+    daytona.says = False
+    daytona.add("team", "active")
+    code, out, err = await sandpiper(daytona, *words, cwd=tmp_path)
+    assert code == 2 and "does not say of which Dockerfile" in err
+    assert len(daytona.asked) == 1
 
 
 async def test_an_operators_dockerfile_goes_on_with_ours(daytona: Snapshots, tmp_path: Path) -> None:

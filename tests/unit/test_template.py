@@ -56,7 +56,9 @@ def test_words_inside_of_an_instruction_are_none() -> None:
     assert more in dockerfile(more)
 
 
-def test_the_same_text_has_the_same_name() -> None:
-    assert named(dockerfile(), "0.1.0") == named(dockerfile(), "0.1.0")
-    assert named(dockerfile(), "0.1.0") != named(dockerfile("RUN true"), "0.1.0")
-    assert re.fullmatch(r"sandpiper-0\.1\.0-[0-9a-f]{10}", named(dockerfile(), "0.1.0"))
+def test_the_same_text_has_the_same_name_at_the_same_size() -> None:
+    name = named(dockerfile(), "0.1.0", 2, 4, 10)
+    assert re.fullmatch(r"sandpiper-0\.1\.0-[0-9a-f]{10}", name)
+    assert name == named(dockerfile(), "0.1.0", 2, 4, 10)
+    assert name != named(dockerfile("RUN true"), "0.1.0", 2, 4, 10)
+    assert name != named(dockerfile(), "0.1.0", 4, 8, 10)

@@ -44,9 +44,45 @@ def test_an_operators_own_lines_come_after_ours_and_before_the_user() -> None:
         ("\n\nCOPY ca.pem /etc/", 3, "fetch what you need"),
         ("RUN a \\\n  && b\nadd x /y", 3, "fetch what you need"),
         ("RUN <<END\nCOPY is a word here\nEND\nADD x /y", 4, "fetch what you need"),
+        ("RUN <<-END >/x && \\\n cat <<'B' 3<<\"C\"\n\tEND\nA\nB\nC\nADD x /y", 7, "fetch what you need"),
+        ("RUN test $((1<<2)) = 4\nCOPY a b", 2, "fetch what you need"),
+        ("RUN cat<<END\nCOPY a b\nEND", 2, "fetch what you need"),
+        ("RUN tr a b <<<abc\nCOPY a b", 2, "fetch what you need"),
+        ('RUN python3 -c "1 << 2"\nCOPY a b', 2, "fetch what you need"),
+        ("ENV SHIFT=a <<END\nCOPY a b\nEND", 2, "fetch what you need"),
+        ("RUN a \\\n# not the end\n\n b\nCOPY a b", 5, "fetch what you need"),
+        ("RUN a \\\u00a0\nCOPY a b", 2, "fetch what you need"),
+        ("RUN a \\\r\n b\r\nCOPY a b", 3, "fetch what you need"),
+        ("RUN a\r\rCOPY a b", 1, "control character"),
+        ("RUN a \\\\\nCOPY a b", 1, "two backslashes"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_its_line(more: str, line: int, why: str) -> None:
+    with pytest.raises(SettingsError, match=rf"Line {line} .*{why}"):
+        dockerfile(more)
+
+
+@pytest.mark.parametrize(
+    ("more", "line", "why"),
+    [
+        ("RUN apt-get install -y foo \\\n", 1, "goes on after"),
+        ("RUN true\nRUN a \\  \n# a comment \n\n", 2, "goes on after"),
+        ("RUN <<END\necho a\n", 1, "no line that is just END"),
+        ("RUN <<END\necho a\n END\n", 1, "no line that is just END"),
+        ("RUN <<END\necho a\nEND \n", 1, "no line that is just END"),
+        ("RUN <<A <<B\nA\n", 1, "no line that is just B"),
+        ("RUN true <<-\\\nEND\n", 1, "no line that is just END"),
+        ("ONBUILD RUN <<END\n", 1, "no line that is just END"),
+        ('RUN cat <<"USER agent"\n', 1, "not plain"),
+        ("RUN cat <<USER\\ agent\n", 1, "not plain"),
+        ("RUN cat <<END;\nEND\n", 1, "not plain"),
+        ("RUN echo 'a <<END'\nCOPY a b\nEND\n", 1, "not plain"),
+        ('RUN echo "${a:-"} <<END"}"\nCOPY a b\nEND\n', 1, "not plain"),
+    ],
+)
+def test_what_would_go_on_into_our_last_lines_is_refused_or_agents_were_root(
+    more: str, line: int, why: str
+) -> None:
     with pytest.raises(SettingsError, match=rf"Line {line} .*{why}"):
         dockerfile(more)
 

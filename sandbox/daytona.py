@@ -196,7 +196,7 @@ class DaytonaBox:
         sandbox = await self._running()
         try:
             with told(self.id):
-                link = await sandbox.get_preview_link(port)
+                link = _there(await sandbox.get_preview_link(port))
         except ProviderUnavailable as error:
             log.info("sandbox %s: no preview of its ports, commands do without: %s", self.id, error)
             return None
@@ -207,7 +207,8 @@ class DaytonaBox:
     async def sign(self, port: int, seconds: float) -> Signed:
         sandbox = await self._running()
         with told(""):  # a 404 says nothing about the box, which was there a moment ago
-            link = await sandbox.create_signed_preview_url(port, min(math.ceil(seconds), LONGEST_LINK))
+            made = await sandbox.create_signed_preview_url(port, min(math.ceil(seconds), LONGEST_LINK))
+        link = _there(made)
         return Signed(link.url, port, link.token)
 
     async def revoke(self, signed: Signed) -> None:
@@ -413,6 +414,13 @@ def told(id: str, made_of: str = "") -> Iterator[None]:
         silent = isinstance(error, DaytonaConnectionError | DaytonaTimeoutError)
         status = 0 if silent and error.status_code is None else error.status_code
         raise meaning(Refusal(status, str(error), headers, id, made_of)) from error
+
+
+def _there(link: Any) -> Any:
+    """The SDK passes on an answer of nothing with a 200, as something between Daytona and us may give it."""
+    if link is None:
+        raise SandboxUnreachable("Daytona answered without a link to the sandbox's port.")
+    return link
 
 
 async def streamed(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -38,7 +38,7 @@ class Fault:
     """What becomes of the next `times` requests (-1: of all) whose "METHOD path" matches.
 
     status 0: the socket is closed without an answer. after: the work was done first. then: done beside the
-    work, as soon as it has begun.
+    work, as soon as it has begun. says: that JSON, with 200.
     """
 
     pattern: str
@@ -48,6 +48,7 @@ class Fault:
     times: int = 1
     after: bool = False
     then: Callable[[], Awaitable[None]] | None = None
+    says: str = ""
 
 
 class DaytonaServer:
@@ -151,6 +152,8 @@ class DaytonaServer:
             return await work
         if fault.after:
             await self._answered(request, handler)
+        if fault.says:
+            return web.json_response(text=fault.says)
         if fault.status:
             return _refused(fault.status, fault.message, fault.headers)
         assert request.transport is not None

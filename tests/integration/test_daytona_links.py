@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bot.errors import ProviderUnavailable, SandboxError, SandboxGone
+from bot.errors import ProviderUnavailable, SandboxError, SandboxGone, SandboxUnreachable
 from bot.ports import Sandbox
 from sandbox.daytona import DaytonaBox, DaytonaProvider
 from sandbox.daytona_account import Account
@@ -136,6 +136,16 @@ async def test_a_link_that_daytona_does_not_know_is_no_box_that_is_gone(
     with pytest.raises(SandboxError) as refused:
         await sandbox.expose(free_port(), "way")
     assert not isinstance(refused.value, SandboxGone)
+
+
+@pytest.mark.parametrize("what", ["signed-preview-url$", "ports/\\d+/preview-url$"])
+async def test_an_answer_without_a_link_is_none(
+    server: DaytonaServer, provider: DaytonaProvider, what: str
+) -> None:
+    box = await provider.make({"person": "ana"})
+    server.fail(what, says="null")
+    with pytest.raises(SandboxUnreachable, match="without a link"):
+        await (box.sign(3000, 60.0) if "signed" in what else box.door(3000))
 
 
 async def test_a_lost_answer_is_asked_for_again(server: DaytonaServer, sandbox: Sandbox) -> None:

@@ -4,8 +4,10 @@ What a person installs, configures or logs in to is none of it, and stays all se
 from __future__ import annotations
 
 # Claude Code 2.1.329: beside conversations their files before each change, plans, lists of tasks, what was
-# pasted, shells' functions and variables, and what lets one process of Claude speak to another.
+# pasted, shells' functions and variables, what lets one process of Claude speak to another, and logs of MCP
+# servers.
 CLAUDE = (
+    ".cache/claude-cli-nodejs",
     *(".claude/agent-memory", ".claude/debug", ".claude/dump-prompts", ".claude/feedback-bundles"),
     *(".claude/file-history", ".claude/image-cache", ".claude/jobs", ".claude/paste-cache", ".claude/plans"),
     *(".claude/projects", ".claude/session-env", ".claude/sessions", ".claude/shell-snapshots"),

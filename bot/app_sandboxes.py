@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from bot.agents import conversations
 from bot.doctor import Hosts
 from bot.errors import ProviderAway, SettingsError
 from bot.ports import Provider
@@ -185,6 +186,7 @@ def _docker(settings: Settings, bot: int) -> Provider:
         ports_host=sandbox.ports_host,
         limits=Limits(settings.sandbox.memory, settings.sandbox.pids, settings.sandbox.cpus),
         bot=bot,
+        private=conversations.ALL,
     )
 
 

@@ -73,16 +73,20 @@ cd {ROOT} || exit
 for one; do
     case $one in home/*)
         here=home
-        for part in $(echo "${{one#home/}}" | tr / ' '); do
+        IFS=/
+        for part in ${{one#home/}}; do
             here=$here/$part
-            ! test -L "$here" && test -d "$here" || mv -- "$here" "$here.aside-$$" 2>/dev/null
-            mkdir -p -m 700 -- "$here" || exit
+            test -d "$here" && ! test -L "$here" && continue
+            mv -- "$here" "$here.aside-$$" 2>/dev/null
+            mkdir -m 700 -- "$here" || exit
         done
+        unset IFS
         continue
     esac
-    mkdir -p -- "$one" && test -d "$one" && ! test -L "$one" || exit
-    touch -- "$one"
+    test -d "$one" || mkdir -p -- "$one" || exit
+    ! test -L "$one" || exit
 done
+touch -- "$1"
 """
 # Does anything run in a room, or did it an hour ago?
 IDLE = """

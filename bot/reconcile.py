@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from bot.errors import SandboxError, SandboxGone
+from bot.errors import SandboxError, SandboxGone, StoreUnavailable
 from bot.models import SandboxKey, SandboxRow, SandboxState
 from bot.ports import Provider, Sandbox, Store
 from bot.sandboxes import Sandboxes
@@ -83,6 +83,10 @@ class Reconcile:
                     await self._store.audit("sandpiper", "sandbox.gone", row.provider_id, row.key.tenant)
             except SandboxError as error:
                 log.info("sandbox %s cannot be looked at: %s", row.provider_id, error)
+            except StoreUnavailable:
+                raise
+            except Exception:  # the others are looked at all the same
+                log.exception("sandbox %s cannot be looked at", row.provider_id)
 
     async def _adopted(self, sandbox: Sandbox) -> bool:
         """Is it somebody's whom we know, and who has no other? After a deletion it may only be a shadow."""

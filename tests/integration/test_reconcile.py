@@ -192,6 +192,28 @@ async def test_how_a_sandbox_is_is_noted(tmp_path: Path) -> None:
         assert row is not None and row.state is SandboxState.STOPPED
 
 
+async def test_whatever_one_sandbox_fails_with_the_others_are_looked_at(tmp_path: Path) -> None:
+    class Odd(Listing):
+        odd = ""
+
+        async def get(self, id: str) -> HostSandbox:
+            if id == self.odd:
+                raise KeyError("an answer that nobody has words for")
+            return await super().get(id)
+
+    async with town(tmp_path, provider=Odd) as t:
+        t.provider.make = Box
+        first, second = [
+            (await t.core.sandboxes.ready(await t.store.person(who))).sandbox for who in (ANA, BEN)
+        ]
+        assert isinstance(t.provider, Odd)
+        t.provider.odd = first.id
+        await second.stop()
+        await t.core.reconcile.run()
+        row = await t.store.sandbox(t.core.sandboxes.key(await t.store.person(BEN)))
+        assert row is not None and row.state is SandboxState.STOPPED
+
+
 async def test_a_sandbox_that_nobody_uses_for_its_time_to_live_is_deleted(tmp_path: Path) -> None:
     async with town(tmp_path, [answers, answers], POLICY, provider=Listing) as t:
         await t.say("hello")

@@ -330,7 +330,7 @@ def opencode_codec(model: ModelServer) -> AcpCodec:
 
 OPENCODE_SCENARIOS = {
     **SCENARIOS,
-    "killed": killed_in_a_tool(".local/share/opencode/opencode.db*"),
+    "killed": killed_in_a_tool(".local/share/opencode/conversations/opencode.db*"),
     # It asks without a credential, and hears what the API says to that.
     "logged-out": Scenario(
         "[[script:unauthorised]] hello", to_its_end, codec=lambda model: opencode_codec_at(model.url, key="")

@@ -104,7 +104,10 @@ def opencode_plugin(place: Place, directory: Path, name: str) -> None:
 def opencode_database(place: Place) -> None:
     """What a yes for good leaves there, for every project and every conversation."""
     allowed = json.dumps([{"permission": "*", "pattern": "*", "action": "allow"}])
-    with closing(sqlite3.connect(place.home / ".local/share/opencode/opencode.db")) as database, database:
+    with (
+        closing(sqlite3.connect(place.home / ".local/share/opencode/conversations/opencode.db")) as database,
+        database,
+    ):
         database.execute("UPDATE session SET permission = ?", [allowed])
         columns = {row[1] for row in database.execute("PRAGMA table_info(permission)")}
         values = {"id": "'per_' || id", "project_id": "id", "time_created": "0", "time_updated": "0"}

@@ -314,9 +314,8 @@ async def test_no_address_is_reached_directly(sandbox: LocalSandbox, address: st
 async def test_a_clouds_metadata_service_is_not_reached_by_the_proxy(
     tmp_path: Path, mode: EgressMode
 ) -> None:
-    """... whatever the mode and the operator's list, and nothing is said to help."""
-    allow = ("169.254.169.254:80", "*:80")
-    provider = local_provider(tmp_path / "sandboxes", mode=mode, allow=allow)
+    """... whatever the mode, also where the list has every host, and nothing is said to help."""
+    provider = local_provider(tmp_path / "sandboxes", mode=mode, allow=("*:80",))
     sandbox = await provider.create({})
     for host in ("169.254.169.254", "[::ffff:169.254.169.254]", "2852039166"):
         refused = await attempt(sandbox, 'python3 -c "$1" "http://$2/latest/meta-data/"', FETCH, host)

@@ -276,7 +276,7 @@ async def test_what_lies_in_the_home_does_not_stand_between_the_bot_and_an_agent
     """An earlier turn can have left it there, and would read and write in the agent's name."""
     await run(sandbox, ("sh", "-c", PLANTED))
     assert await run(sandbox, ("sh", "-c", "python3")) == "planted program"
-    beside = (*program("side_tools"), "/tmp/tools", "set_title", "sh", "-c")
+    beside = (*program("side_tools"), "/tmp/tools", "/tmp/shared", "set_title", "sh", "-c")
     # The agent itself has the PATH that it always had.
     assert (
         await run(sandbox, (*beside, "command -v python3; echo agent"))

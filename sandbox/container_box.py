@@ -44,40 +44,46 @@ log = logging.getLogger(__name__)
 TRANSFER_WITHIN = 600.0  # seconds
 STOP_GRACE = 5  # seconds
 
-# A volume as releases before rooms had it: all was in the home. What lies at /sandbox no agent can write to,
-# so a link there is none of theirs. Rooms that were not wanted for a month go. Of the home, what each session
-# has for itself now ($@) is put aside, where nobody reads it.
-SETTLE = f"""
-cd {ROOT} || exit
-for kind in workspace repositories; do
-    if test -d home/$kind && ! test -L home/$kind; then
-        for one in home/$kind/*; do
-            test -d "$one" && ! test -L "$one" && ! test -e "$kind/${{one##*/}}" && mv -- "$one" $kind/
-        done
-        rmdir home/$kind 2>/dev/null || mv home/$kind home/$kind.before
-        ln -s ../$kind home/$kind
-        rm -rf home/.sandpiper/programs home/.sandpiper/processes home/.sandpiper/agents
-    fi
-done
-find rooms -mindepth 1 -maxdepth 1 -mtime +30 -exec rm -rf {{}} +
-for one; do
-    test -d "home/$one" && test -n "$(ls -A "home/$one")" || continue
-    mkdir -p sessions/.earlier && mv -- "home/$one" "$(mktemp -d sessions/.earlier/XXXXXX)/"
-done
-true
-"""
-# Directories below /sandbox, which the engine binds: it would follow a link. Of those in the home, which it
-# covers, no agent may have made anything else.
+# Directories below /sandbox, which the engine binds: it would follow a link. What lies at /sandbox no agent
+# can write to. Those in the home it covers, and agents can have made anything in their place, so they are
+# looked at part by part: this runs where the files of all sessions are.
+#
+# Before the first of a volume: releases before rooms had all in the home. Once only, and for a fresh volume
+# before any agent ran, since what an agent puts there later is not to be taken for that.
 PREPARE = f"""
 cd {ROOT} || exit
+plain() {{ test -d "$1" && ! test -L "$1"; }}
+way() {{
+    here=home
+    IFS=/
+    for part in ${{1#home/}}; do here=$here/$part; plain "$here" || break; done
+    unset IFS
+    plain "$here"
+}}
+if ! test -e rooms/.settled; then
+    for kind in workspace repositories; do
+        plain home/$kind || continue
+        for one in home/$kind/*; do
+            plain "$one" && ! test -e "$kind/${{one##*/}}" && mv -- "$one" $kind/
+        done
+        rmdir home/$kind 2>/dev/null || mv -T home/$kind "$(mktemp -u home/$kind.before-XXXXXX)"
+        ln -s ../$kind home/$kind
+    done
+    for one; do
+        case $one in home/*) way "$one" && test -n "$(ls -A "$one")" || continue ;; *) continue ;; esac
+        mkdir -p sessions/.earlier && mv -- "$one" "$(mktemp -d sessions/.earlier/XXXXXX)/"
+    done
+    : >rooms/.settled || exit
+fi
 for one; do
     case $one in home/*)
         here=home
         IFS=/
         for part in ${{one#home/}}; do
+            test -r "$here" && test -w "$here" && test -x "$here" || chmod u+rwx -- "$here"
             here=$here/$part
-            test -d "$here" && ! test -L "$here" && continue
-            mv -- "$here" "$here.aside-$$" 2>/dev/null
+            plain "$here" && continue
+            mv -T -- "$here" "$(mktemp -u "$here.aside-XXXXXX")" 2>/dev/null
             mkdir -m 700 -- "$here" || exit
         done
         unset IFS
@@ -88,6 +94,7 @@ for one; do
 done
 touch -- "$1"
 """
+FORGET = f"find {ROOT}/rooms -mindepth 1 -maxdepth 1 -type d -mtime +30 -exec rm -rf {{}} +"
 # Does anything run in a room, or did it an hour ago?
 IDLE = """
 cd /run/sandpiper/own/processes 2>/dev/null || exit 0
@@ -162,6 +169,14 @@ class ContainerBox:
             await self.remove()
         with self._engine.told(409):  # made by another bot just now
             await self._engine.client.containers.create(wanted, name=self.name)
+
+    async def begin(self) -> None:
+        started = False
+        with self._engine.told(404):
+            await self.container().start()
+            started = True
+        if not started:  # an engine has its name before it has the container
+            raise SandboxUnreachable(f"A container of {self.id} is just being made by another bot.")
 
     async def end(self) -> None:
         with self._engine.told(404):
@@ -242,14 +257,14 @@ class VolumeBox(ContainerBox):
                 await self._make(about)
                 # Before each start, for whoever made the container may have failed before this.
                 await self.container().put_archive(ROOT, volume_archive(self._engine.about))
-                await self.container().start()
-        if (await self.run(f"test -S {OUT}/proxy.sock", timeout=LOOK_WITHIN)).code != 0:
+                await self.begin()
+        look = f"{FORGET}; test -S {OUT}/proxy.sock"
+        if (await self.run(look, timeout=LOOK_WITHIN)).code != 0:
+            await self.end()  # or the next start would find it running, and say nothing
             raise SandboxError(
                 f"The Docker engine does not see {self.place}, where the sandbox's way out is.",
                 "Bot and engine have to share a machine, and SANDPIPER_DATA_DIR one path on it.",
             )
-        words = ("sh", "-c", SETTLE, "settle", *self._engine.about.private)
-        await self.execute(words, bytearray(), timeout=LOOK_WITHIN)
 
     async def stop(self) -> None:
         await self.about()
@@ -339,8 +354,7 @@ class RoomBox(ContainerBox):
                 return
             await self._prepare()
             await self.make(about, await self._body())
-            with self._engine.told():
-                await self.container().start()
+            await self.begin()
             try:
                 await self._volume.must_run()
             except SandboxError:  # it was stopped meanwhile, and who did it may not have seen us

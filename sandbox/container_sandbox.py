@@ -250,8 +250,10 @@ class DockerSandbox:
     def _noted(self, name: str) -> Room | None:
         try:
             shows, installs = json.loads((self._where / _file(name)).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (FileNotFoundError, ValueError):
             return None
+        except OSError as error:  # which says nothing of what runs there
+            raise SandboxUnreachable(f"{self._where} cannot be read: {error.strerror}.") from error
         return Room(tuple(shows), installs)
 
 

@@ -118,6 +118,7 @@ class DockerEngine:
         self.closed: dict[str, tuple[str, str]] = {}
         self.volumes: dict[str, dict[str, Any]] = {}
         self.containers: dict[str, Container] = {}
+        self.coming: set[str] = set()
         self.executions: dict[str, Execution] = {}
         self.created: list[dict[str, Any]] = []
         self.requests: list[str] = []
@@ -307,7 +308,7 @@ class DockerEngine:
         asked, name = request.json(), request.query["name"]
         if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", name):
             raise Refused(400, f"Invalid container name ({name})")
-        if name in self.containers:
+        if name in self.containers or name in self.coming:
             raise Refused(409, f'Conflict. The container name "/{name}" is already in use')
         in_use = [container.config["Image"] for container in self.containers.values()]
         if asked["Image"] not in (*self.images, *self.images.values(), *in_use):
@@ -324,6 +325,9 @@ class DockerEngine:
                 )
             if mount["Type"] == "volume" and mount["Source"] not in self.volumes:
                 self.volumes[mount["Source"]] = {"Name": mount["Source"], "CreatedAt": "", "Labels": None}
+        self.coming.add(name)  # the name is taken before there is a container
+        await asyncio.sleep(0.02)
+        self.coming.discard(name)
         self.created.append(asked)
         container = Container(name, asked)
         self.containers[name] = container

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.errors import ProcessGone, SandboxError, SandboxNotRunning
+from bot.errors import ProcessGone, SandboxError, SandboxNotRunning, SandboxUnreachable
 from bot.models import Launch, SandboxState
 from sandbox.container import Engine, Room, reaching, showing
 from sandbox.container_box import RoomBox
@@ -108,8 +108,6 @@ async def test_a_session_has_conversations_for_itself_whatever_lies_in_the_home(
     home = Path(engine.volumes[sandbox.id]["Mountpoint"]) / "home"
     (home / ".agent" / "talks").mkdir(parents=True)
     (home / ".agent" / "talks" / "old").write_text("s3cret")
-    await sandbox.stop()
-    await sandbox.start()
     (home / ".share").symlink_to("/sandbox/workspace")
     own = "~/.agent/talks ~/.share/agent/talks"
     write = f"ls {own}; for d in {own}; do echo s3cret >$d/one; done"
@@ -126,6 +124,55 @@ async def test_a_session_has_conversations_for_itself_whatever_lies_in_the_home(
     assert kept == ["s3cret"]
     await sandbox.delete()
     await provider.close()
+
+
+@pytest.mark.parametrize("attack", ["closed", "moved aside"])
+async def test_what_an_agent_does_to_its_home_keeps_no_session_from_running(
+    engine: DockerEngine, tmp_path: Path, attack: str
+) -> None:
+    about = Engine(engine.url, IMAGE, private=(".agent/talks",))
+    provider = DockerProvider(tmp_path / "docker", about, allow=())
+    sandbox = await provider.create({"person": "ana"})
+    await sh(sandbox, "true", theirs(sandbox))
+    done = "chmod 000 ~/.agent; chmod 500 ~" if attack == "closed" else "rm -rf ~/.agent; ln -s /etc ~/.agent"
+    await sh(sandbox, done)
+    assert await sh(sandbox, "touch ~/.agent/talks/one && echo on", mine(sandbox)) == "on"
+    await sandbox.delete()
+    await provider.close()
+
+
+async def test_links_in_the_home_move_and_delete_nothing_of_another_session(
+    engine: DockerEngine, tmp_path: Path
+) -> None:
+    about = Engine(engine.url, IMAGE, private=(".agent/talks",))
+    provider = DockerProvider(tmp_path / "docker", about, allow=())
+    sandbox = await provider.create({"person": "ana"})
+    files = "tree/talks/one tree/programs/one tree/processes/one tree/agents/one"
+    await sh(sandbox, f"for f in {files}; do mkdir -p ${{f%/*}}; echo s3cret >$f; done", theirs(sandbox))
+    links = (
+        "rm -rf ~/.agent ~/.sandpiper ~/workspace; for l in .agent .sandpiper; do ln -s $1/tree ~/$l; done"
+    )
+    planted = "mkdir -p ~/workspace/planted ~/repositories/9.git"
+    await sh(sandbox, f"set -- {theirs(sandbox)[0]}; {links}; {planted}")
+    await sandbox.stop()
+    await sandbox.start()
+    await sh(sandbox, "true", mine(sandbox))
+    assert await sh(sandbox, f"cat {files}", theirs(sandbox)) == "\n".join(["s3cret"] * 4)
+    data = Path(engine.volumes[sandbox.id]["Mountpoint"])
+    assert not (data / "repositories" / "9.git").exists() and not (data / "workspace" / "planted").exists()
+    await sandbox.delete()
+    await provider.close()
+
+
+async def test_a_process_whose_room_cannot_be_looked_up_is_not_taken_for_gone(
+    sandbox: DockerSandbox, tmp_path: Path
+) -> None:
+    await at_work(sandbox)
+    (where,) = (tmp_path / "docker" / sandbox.id / "where").iterdir()
+    where.unlink()
+    where.mkdir()
+    with pytest.raises(SandboxUnreachable):
+        await sandbox.attach("agent", fence=1)
 
 
 async def test_one_session_reaches_no_socket_of_another(sandbox: DockerSandbox) -> None:
@@ -251,7 +298,6 @@ async def test_a_sandbox_of_an_earlier_release_is_made_anew_with_its_work(
     for path in (
         "workspace/mine/note",
         "repositories/1.git/HEAD",
-        ".sandpiper/programs/old",
         ".claude/login",
     ):
         (home / path).parent.mkdir(parents=True)
@@ -261,7 +307,7 @@ async def test_a_sandbox_of_an_earlier_release_is_made_anew_with_its_work(
     again = await provider.get(sandbox.id)
     assert await again.state() is SandboxState.STOPPED
     await again.start()
-    look = "cat note ~/workspace/mine/note ../../repositories/1.git/HEAD ~/.claude/login; ls ~/.sandpiper"
+    look = "cat note ~/workspace/mine/note ../../repositories/1.git/HEAD ~/.claude/login"
     said = await sh(again, look, mine(again))
     assert said == "workspace/mine/noteworkspace/mine/noterepositories/1.git/HEAD.claude/login"
     assert await sh(again, "ls -A", (f"{again.workspaces}/evil",)) == "", "a link is not taken along"

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,12 +170,14 @@ class ContainerBox:
         with self._engine.told(409):  # made by another bot just now
             await self._engine.client.containers.create(wanted, name=self.name)
 
-    async def begin(self) -> None:
-        started = False
+    @contextlib.contextmanager
+    def being_made(self) -> Iterator[None]:
+        """An engine has a container's name before it has the container: another bot may be just there."""
+        done = False
         with self._engine.told(404):
-            await self.container().start()
-            started = True
-        if not started:  # an engine has its name before it has the container
+            yield
+            done = True
+        if not done:
             raise SandboxUnreachable(f"A container of {self.id} is just being made by another bot.")
 
     async def end(self) -> None:
@@ -256,8 +258,9 @@ class VolumeBox(ContainerBox):
             else:
                 await self._make(about)
                 # Before each start, for whoever made the container may have failed before this.
-                await self.container().put_archive(ROOT, volume_archive(self._engine.about))
-                await self.begin()
+                with self.being_made():
+                    await self.container().put_archive(ROOT, volume_archive(self._engine.about))
+                    await self.container().start()
         look = f"{FORGET}; test -S {OUT}/proxy.sock"
         if (await self.run(look, timeout=LOOK_WITHIN)).code != 0:
             await self.end()  # or the next start would find it running, and say nothing
@@ -354,7 +357,8 @@ class RoomBox(ContainerBox):
                 return
             await self._prepare()
             await self.make(about, await self._body())
-            await self.begin()
+            with self.being_made():
+                await self.container().start()
             try:
                 await self._volume.must_run()
             except SandboxError:  # it was stopped meanwhile, and who did it may not have seen us

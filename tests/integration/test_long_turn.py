@@ -17,7 +17,7 @@ from tests.world import HostSandbox, Script, ScriptedProcess
 
 DAY = 86400.0
 IDLE_STOP = 1800.0
-STEP = 480.0  # longer than any of the bot's own pauses, and much shorter than what they are to prevent
+STEP = 360.0  # longer than any of the bot's own pauses, and much shorter than what they are to prevent
 POLICY = Policy(defaults=Defaults("acme/web", "lines"), allowlist=OPEN, ages=Ages(IDLE_STOP, ttl=3 * DAY))
 
 
@@ -84,16 +84,16 @@ class TimedSandbox(HostSandbox):
 
 
 async def works_a_week(agent: ScriptedProcess) -> None:
-    """Says a word every 20 minutes: an agent that is silent for longer has a deadline of its own."""
+    """Says a word every 12 minutes: an agent that is silent for longer has a deadline of its own."""
     assert isinstance(agent, LeasedProcess)
     await agent.take()
     begun = agent.clock.now()
     while agent.clock.now() < begun + 5 * DAY:
-        await agent.clock.sleep(1200)
+        await agent.clock.sleep(720)
         agent.say(text=".")
     words = await agent.take()
     while agent.clock.now() < begun + 7 * DAY:
-        await agent.clock.sleep(1200)
+        await agent.clock.sleep(720)
         agent.say(text=".")
     await agent.write_file("hello.txt", words["prompt"], commit="Say it")
     agent.say(done="It took a week.")

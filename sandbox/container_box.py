@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import shlex
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ from sandbox.container import (
     volume_container,
 )
 from sandbox.container_exec import UPLOAD, listen, pieces, that_says_its_end
+from sandbox.container_scripts import FORGET, IDLE, PREPARE
 from sandbox.engine import LOOK_WITHIN, EngineClient
 from sandbox.local_egress import Egress
 from sandbox.remote_supervisor import DOOR_PORT
@@ -43,64 +45,6 @@ log = logging.getLogger(__name__)
 
 TRANSFER_WITHIN = 600.0  # seconds
 STOP_GRACE = 5  # seconds
-
-# Directories below /sandbox, which the engine binds: it would follow a link. What lies at /sandbox no agent
-# can write to. Those in the home it covers, and agents can have made anything in their place, so they are
-# looked at part by part: this runs where the files of all sessions are.
-#
-# Before the first of a volume: releases before rooms had all in the home. Once only, and for a fresh volume
-# before any agent ran, since what an agent puts there later is not to be taken for that.
-PREPARE = f"""
-cd {ROOT} || exit
-plain() {{ test -d "$1" && ! test -L "$1"; }}
-way() {{
-    here=home
-    IFS=/
-    for part in ${{1#home/}}; do here=$here/$part; plain "$here" || break; done
-    unset IFS
-    plain "$here"
-}}
-if ! test -e rooms/.settled; then
-    for kind in workspace repositories; do
-        plain home/$kind || continue
-        for one in home/$kind/*; do
-            plain "$one" && ! test -e "$kind/${{one##*/}}" && mv -- "$one" $kind/
-        done
-        rmdir home/$kind 2>/dev/null || mv -T home/$kind "$(mktemp -u home/$kind.before-XXXXXX)"
-        ln -s ../$kind home/$kind
-    done
-    for one; do
-        case $one in home/*) way "$one" && test -n "$(ls -A "$one")" || continue ;; *) continue ;; esac
-        mkdir -p sessions/.earlier && mv -- "$one" "$(mktemp -d sessions/.earlier/XXXXXX)/"
-    done
-    : >rooms/.settled || exit
-fi
-for one; do
-    case $one in home/*)
-        here=home
-        IFS=/
-        for part in ${{one#home/}}; do
-            test -r "$here" && test -w "$here" && test -x "$here" || chmod u+rwx -- "$here"
-            here=$here/$part
-            plain "$here" && continue
-            mv -T -- "$here" "$(mktemp -u "$here.aside-XXXXXX")" 2>/dev/null
-            mkdir -m 700 -- "$here" || exit
-        done
-        unset IFS
-        continue
-    esac
-    test -d "$one" || mkdir -p -- "$one" || exit
-    ! test -L "$one" || exit
-done
-touch -- "$1"
-"""
-FORGET = f"find {ROOT}/rooms -mindepth 1 -maxdepth 1 -type d -mtime +30 -exec rm -rf {{}} +"
-# Does anything run in a room, or did it an hour ago?
-IDLE = """
-cd /run/sandpiper/own/processes 2>/dev/null || exit 0
-for one in */stdout; do test ! -e "$one" || test -e "${one%/*}/exit" || exit 1; done
-test -z "$(find . -maxdepth 2 -mmin -60 | head -n 1)"
-"""
 
 
 class ContainerBox:
@@ -310,10 +254,11 @@ class VolumeBox(ContainerBox):
 
     async def tidy(self) -> None:
         """Rooms in which nothing runs any more cost memory, where a sandbox runs for days."""
-        for room in await self.rooms():
-            with contextlib.suppress(SandboxError):
-                if (await room.run(IDLE, timeout=LOOK_WITHIN)).code == 0:
-                    await room.remove()
+        rooms = {room.name.removeprefix(f"{self.id}-"): room for room in await self.rooms()}
+        if rooms:
+            said = await self.run(shlex.join(("sh", "-c", IDLE, "idle", *rooms)), timeout=LOOK_WITHIN)
+            for idle in rooms.keys() & set(said.output.split()):
+                await rooms[idle].remove()
 
     def _state(self, about: Mapping[str, Any] | None) -> SandboxState:
         """One of an earlier release, in which programs ran, has to be made anew."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from bot.errors import ProcessGone, SandboxError, SandboxGone, SandboxNotRunning, SandboxUnreachable
+from bot.errors import ProcessGone, SandboxError, SandboxNotRunning, SandboxUnreachable
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
 from bot.ports import Guard, Link
 from sandbox.container import (
@@ -38,12 +38,12 @@ from sandbox.container import (
 from sandbox.container_box import RoomBox, VolumeBox
 from sandbox.engine import LOOK_WITHIN, EngineClient
 from sandbox.process import KeptProcess
-from sandbox.remote import RemoteSandbox
+from sandbox.remote import RemoteSandbox, for_good
 from sandbox.remote_ports import RemotePorts
 from sandbox.remote_supervisor import persistently
+from sandbox.whole import write_whole
 
 WHERE_FOR = 30 * 86400  # seconds
-IDLE_LOOK = 600.0
 
 # Version 2 of control groups, and version 1.
 KILLS = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null; true"
@@ -61,21 +61,6 @@ class Services:
         """What the operator named, and these."""
         self.led.update(more)
         return tuple(f"127.0.0.1:{port}" for port in dict.fromkeys((*self._ports, *more)))
-
-
-class Look:
-    """When each sandbox was last looked through for rooms that nobody uses. every: seconds between two."""
-
-    def __init__(self, every: float) -> None:
-        self._every = every
-        self._last: dict[str, float] = {}
-
-    def due(self, id: str) -> bool:
-        now = time.monotonic()
-        if now < self._last.setdefault(id, now) + self._every:
-            return False
-        self._last[id] = now
-        return True
 
 
 class RoomSandbox(RemoteSandbox):
@@ -120,7 +105,6 @@ class DockerSandbox:
         client: httpx.AsyncClient,
         ports: RemotePorts,
         services: Services,
-        look: Look,
     ) -> None:
         self.id = volume.id
         self.labels: Mapping[str, str] = volume.labels
@@ -129,7 +113,6 @@ class DockerSandbox:
         self._client = client
         self._ports = ports
         self._services = services
-        self._look = look
         self._where = volume.place / "where"
         self._rooms: dict[Room, RoomSandbox] = {}
 
@@ -148,19 +131,14 @@ class DockerSandbox:
         self._rooms.clear()
 
     async def delete(self) -> None:
-        try:
-            await self._volume.delete()
-        except SandboxUnreachable:
-            with contextlib.suppress(SandboxGone):  # then it had come through
-                await persistently(self._volume.delete)
+        await for_good(self._volume.delete)
 
     async def touch(self, idle_stop: float) -> None:
         """It does not stop itself; but the proxy beside it can have died under it."""
         if await self.state() is not SandboxState.RUNNING:
             return
         await self._volume.way_out(self._services.addresses())
-        if self._look.due(self.id):
-            await self._volume.tidy()
+        await self._volume.tidy()
 
     # what is done in it
 
@@ -238,9 +216,7 @@ class DockerSandbox:
     def _note(self, name: str, room: Room) -> None:
         try:
             self._where.mkdir(exist_ok=True)
-            part = self._where / f"{_file(name)}.part"
-            part.write_text(json.dumps([room.shows, room.installs]), encoding="utf-8")
-            part.replace(self._where / _file(name))
+            write_whole(self._where / _file(name), json.dumps([room.shows, room.installs]))
         except OSError as error:
             raise SandboxError(
                 f"{self._where} cannot be written: {error.strerror}.",

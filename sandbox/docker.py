@@ -16,7 +16,7 @@ from bot.errors import SandboxGone
 from sandbox.cgroups import Limits
 from sandbox.container import Engine, checked
 from sandbox.container_box import VolumeBox
-from sandbox.container_sandbox import IDLE_LOOK, DockerSandbox, Look, Services
+from sandbox.container_sandbox import DockerSandbox, Services
 from sandbox.egress_modes import EgressMode, hosts_by_proxy, loopback_of
 from sandbox.engine import ID, EngineClient
 from sandbox.local_egress import Egress
@@ -52,8 +52,7 @@ def docker_provider(
 class DockerProvider:
     """directory: of this machine, and the same path for the engine. allow: host:port patterns that boxes
     reach. loopback: ports of services on this machine that all boxes reach. mark: the label of all that is
-    ours at the engine. ports_host: where people reach boxes' ports. look_every: seconds between two looks for
-    containers of a sandbox that nobody uses."""
+    ours at the engine. ports_host: where people reach boxes' ports."""
 
     name = "docker"
     warning = ""
@@ -69,12 +68,10 @@ class DockerProvider:
         loopback: Sequence[int] = (),
         mark: str = "sandpiper",
         ports_host: str = "",
-        look_every: float = IDLE_LOOK,
     ) -> None:
         self.directory = directory.absolute()
         self.engine = EngineClient(self.directory, engine, mark)
         self._services = Services(loopback, engine.bot)
-        self._look = Look(look_every)
         self._allow = tuple(allow)
         self._http = httpx.AsyncClient(transport=UnixDoors(self._socket_of), trust_env=False)
         self._ports = RemotePorts(ports_host, connector(self._socket_of))
@@ -122,7 +119,7 @@ class DockerProvider:
 
     def _sandbox(self, id: str, labels: Mapping[str, str]) -> DockerSandbox:
         volume = self.volume_box(id, labels)
-        return DockerSandbox(self.engine, volume, self._http, self._ports, self._services, self._look)
+        return DockerSandbox(self.engine, volume, self._http, self._ports, self._services)
 
     def _socket_of(self, host: str) -> Path | None:
         """host: a room's name."""

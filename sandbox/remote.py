@@ -120,11 +120,7 @@ class RemoteSandbox:
         self._supervisor.look_again()
 
     async def delete(self) -> None:
-        try:
-            await self._box.delete()
-        except SandboxUnreachable:
-            with contextlib.suppress(SandboxGone):  # then it had come through
-                await persistently(self._box.delete)
+        await for_good(self._box.delete)
 
     async def touch(self, idle_stop: float) -> None:
         await persistently(lambda: self._box.touch(idle_stop))
@@ -300,6 +296,15 @@ class RemoteSandbox:
                 return
             await self._asked(key, "POST", "/signal?sig=KILL&fence=1")
             await asyncio.sleep(0.02)
+
+
+async def for_good(delete: Callable[[], Awaitable[None]]) -> None:
+    """Delete what only goes once."""
+    try:
+        await delete()
+    except SandboxUnreachable:
+        with contextlib.suppress(SandboxGone):  # then it had come through
+            await persistently(delete)
 
 
 async def the_oldest(made: B, all_of: Callable[[], Awaitable[Sequence[B]]]) -> B:

@@ -50,7 +50,8 @@ async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
 
 @pytest.fixture
 async def provider(engine: DockerEngine, tmp_path: Path) -> AsyncIterator[DockerProvider]:
-    provider = DockerProvider(tmp_path / "docker", Engine(engine.url, IMAGE), allow=(), look_every=0)
+    about = Engine(engine.url, IMAGE, private=(".agent/talks", ".share/agent/talks"))
+    provider = DockerProvider(tmp_path / "docker", about, allow=())
     yield provider
     for sandbox in await provider.find({}):
         await sandbox.delete()
@@ -100,11 +101,8 @@ async def test_no_way_leads_from_one_session_to_another(sandbox: DockerSandbox, 
 
 
 async def test_a_session_has_conversations_for_itself_whatever_lies_in_the_home(
-    engine: DockerEngine, tmp_path: Path
+    engine: DockerEngine, sandbox: DockerSandbox
 ) -> None:
-    about = Engine(engine.url, IMAGE, private=(".agent/talks", ".share/agent/talks"))
-    provider = DockerProvider(tmp_path / "docker", about, allow=())
-    sandbox = await provider.create({"person": "ana"})
     home = Path(engine.volumes[sandbox.id]["Mountpoint"]) / "home"
     (home / ".agent" / "talks").mkdir(parents=True)
     (home / ".agent" / "talks" / "old").write_text("s3cret")
@@ -122,31 +120,21 @@ async def test_a_session_has_conversations_for_itself_whatever_lies_in_the_home(
         assert (await sh(sandbox, f"({script}) 2>/dev/null", session)).count("s3cret") == said
     kept = [path.read_text() for path in (home.parent / "sessions" / ".earlier").rglob("old")]
     assert kept == ["s3cret"]
-    await sandbox.delete()
-    await provider.close()
 
 
 @pytest.mark.parametrize("attack", ["closed", "moved aside"])
 async def test_what_an_agent_does_to_its_home_keeps_no_session_from_running(
-    engine: DockerEngine, tmp_path: Path, attack: str
+    sandbox: DockerSandbox, attack: str
 ) -> None:
-    about = Engine(engine.url, IMAGE, private=(".agent/talks",))
-    provider = DockerProvider(tmp_path / "docker", about, allow=())
-    sandbox = await provider.create({"person": "ana"})
     await sh(sandbox, "true", theirs(sandbox))
     done = "chmod 000 ~/.agent; chmod 500 ~" if attack == "closed" else "rm -rf ~/.agent; ln -s /etc ~/.agent"
     await sh(sandbox, done)
     assert await sh(sandbox, "touch ~/.agent/talks/one && echo on", mine(sandbox)) == "on"
-    await sandbox.delete()
-    await provider.close()
 
 
 async def test_links_in_the_home_move_and_delete_nothing_of_another_session(
-    engine: DockerEngine, tmp_path: Path
+    engine: DockerEngine, sandbox: DockerSandbox
 ) -> None:
-    about = Engine(engine.url, IMAGE, private=(".agent/talks",))
-    provider = DockerProvider(tmp_path / "docker", about, allow=())
-    sandbox = await provider.create({"person": "ana"})
     files = "tree/talks/one tree/programs/one tree/processes/one tree/agents/one"
     await sh(sandbox, f"for f in {files}; do mkdir -p ${{f%/*}}; echo s3cret >$f; done", theirs(sandbox))
     links = (
@@ -160,8 +148,6 @@ async def test_links_in_the_home_move_and_delete_nothing_of_another_session(
     assert await sh(sandbox, f"cat {files}", theirs(sandbox)) == "\n".join(["s3cret"] * 4)
     data = Path(engine.volumes[sandbox.id]["Mountpoint"])
     assert not (data / "repositories" / "9.git").exists() and not (data / "workspace" / "planted").exists()
-    await sandbox.delete()
-    await provider.close()
 
 
 async def test_a_process_whose_room_cannot_be_looked_up_is_not_taken_for_gone(
@@ -271,7 +257,7 @@ async def test_a_room_is_put_away_when_nothing_ran_in_it_for_an_hour(
     process = await at_work(sandbox)
     await sh(sandbox, "true", mine(sandbox))
     volume = provider.volume_box(sandbox.id, {})
-    older = "find /run/sandpiper/own/processes -exec touch -d '2 hours ago' {} +"
+    older = "find /run/sandpiper/own -maxdepth 3 -exec touch -d '2 hours ago' {} +"
 
     async def rooms() -> int:
         await (await provider.get(sandbox.id)).touch(60)

@@ -30,7 +30,7 @@ from typing import Any
 from bot.errors import ProviderUnavailable, SandboxError, SettingsError
 from bot.models import Launch, SandboxState
 from sandbox.cgroups import SETTINGS, Limits
-from sandbox.whole import write_whole
+from sandbox.whole import in_words, write_whole
 
 API = (1, 41)  # Engine 20.10: private control group namespaces
 MADE_OF = "sandpiper.made-of"  # of a container: what it was made of
@@ -266,17 +266,13 @@ def _container(
 
 def lay_out(place: Path, engine: Engine) -> None:
     """What of a sandbox's directory the container mounts, but for the way out. Raises SandboxError."""
-    try:
+    with in_words(f"{place} cannot be written"):
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         place.chmod(0o700)  # for what is below it is open to the user ids of containers
         etc = place / "etc"
         etc.mkdir(exist_ok=True)
         for name, text in etc_files(engine).items():
             write_whole(etc / name, text, mode=0o644)
-    except OSError as error:
-        raise SandboxError(
-            f"{place} cannot be written: {error.strerror}.", "Is there room where SANDPIPER_DATA_DIR is?"
-        ) from error
 
 
 def etc_files(engine: Engine) -> dict[str, str]:

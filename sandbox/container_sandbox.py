@@ -19,7 +19,7 @@ from pathlib import Path
 
 import httpx
 
-from bot.errors import ProcessGone, SandboxError, SandboxNotRunning, SandboxUnreachable
+from bot.errors import ProcessGone, SandboxNotRunning, SandboxUnreachable
 from bot.models import DeniedHost, ExecResult, Launch, SandboxState
 from bot.ports import Guard, Link
 from sandbox.container import (
@@ -41,7 +41,7 @@ from sandbox.process import KeptProcess
 from sandbox.remote import RemoteSandbox, for_good
 from sandbox.remote_ports import RemotePorts
 from sandbox.remote_supervisor import persistently
-from sandbox.whole import write_whole
+from sandbox.whole import in_words, write_whole
 
 WHERE_FOR = 30 * 86400  # seconds
 
@@ -214,14 +214,9 @@ class DockerSandbox:
         return next((room for room in self._rooms if shown and shown <= set(room.shows)), least)
 
     def _note(self, name: str, room: Room) -> None:
-        try:
+        with in_words(f"{self._where} cannot be written"):
             self._where.mkdir(exist_ok=True)
             write_whole(self._where / _file(name), json.dumps([room.shows, room.installs]))
-        except OSError as error:
-            raise SandboxError(
-                f"{self._where} cannot be written: {error.strerror}.",
-                "Is there room where SANDPIPER_DATA_DIR is?",
-            ) from error
 
     def _noted(self, name: str) -> Room | None:
         try:

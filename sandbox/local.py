@@ -45,7 +45,6 @@ from sandbox.local_files import (
     SCRAP,
     STORE,
     hand_over,
-    in_words,
     lay_out,
     read_about,
     remove_tree,
@@ -68,7 +67,7 @@ from sandbox.process import (
 )
 from sandbox.users import SETTING as UIDS
 from sandbox.users import Users, end_all
-from sandbox.whole import sync_names
+from sandbox.whole import in_words, sync_names
 
 log = logging.getLogger(__name__)
 

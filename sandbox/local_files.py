@@ -96,17 +96,6 @@ def write_about(root: Path, about: Mapping[str, Any]) -> None:
     write_whole(root / "box.json", json.dumps(about))
 
 
-@contextlib.contextmanager
-def in_words(what: str) -> Iterator[None]:
-    """What this machine's disk does not take. Raises SandboxFull, SandboxError."""
-    try:
-        yield
-    except OSError as error:
-        kind = SandboxFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else SandboxError
-        mend = "Is there room where SANDPIPER_DATA_DIR is?"
-        raise kind(f"{what}: {error.strerror or error}.", mend) from error
-
-
 # Whose they are
 
 

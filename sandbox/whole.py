@@ -1,11 +1,17 @@
-"""Files that are there whole, or as they were before, after a full disk or a power cut too."""
+"""Files that are there whole, or as they were before, after a full disk or a power cut too; and what is said
+of a disk that does not take them."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+
+from bot.errors import SandboxError, SandboxFull
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o600) -> None:
@@ -36,3 +42,14 @@ def sync_names(directory: Path) -> None:
         os.fsync(names)
     finally:
         os.close(names)
+
+
+@contextlib.contextmanager
+def in_words(what: str) -> Iterator[None]:
+    """What this machine's disk does not take. Raises SandboxFull, SandboxError."""
+    try:
+        yield
+    except OSError as error:
+        kind = SandboxFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else SandboxError
+        mend = "Is there room where SANDPIPER_DATA_DIR is?"
+        raise kind(f"{what}: {error.strerror or error}.", mend) from error

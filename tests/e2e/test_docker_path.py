@@ -136,8 +136,8 @@ async def test_a_bot_that_was_killed_finds_the_agent_at_its_work(yard: Yard) -> 
 async def test_a_container_that_ends_under_the_agent_is_started_and_the_turn_goes_on(yard: Yard) -> None:
     root = yard.rig.mention(WORK.format("halt").replace("!say", GATE.format("halt") + "!say", 1))
     await yard.reached("halt")
-    yard.open("halt")
     await yard.engine.halt()
+    yard.open("halt")
     await yard.rig.final(root)
     await yard.witness.once(root, commits=["Add halt"], attempts=2)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 
 from bot.errors import SandboxError
 from bot.ports import Guard, Link
 from sandbox.port_gate import ASK_EVERY, LARGEST_HEAD, Answer, Gate, OpenGate
+
+log = logging.getLogger(__name__)
 
 CHUNK = 1 << 16
 CONNECTIONS = 64  # of one port at once; a browser takes six
@@ -66,12 +69,13 @@ class Way:
             await asyncio.sleep(self._ask_every)
             if not self._leading:
                 return
-            may = False
             try:
                 may = await self._gate.goes_on()
-            finally:  # where it cannot be asked at all, too
-                if not may:
-                    self._end()
+            except Exception:  # nobody awaits this
+                log.exception("the connections to a shown port end")
+                may = False
+            if not may:
+                self._end()
 
     def _connected(self, near_in: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         if len(self._leading) >= CONNECTIONS:

@@ -164,17 +164,28 @@ class _Lent:
     async def _mind(self, guard: Guard, every: float) -> None:
         while (left := self._until - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(min(every, left))
-            if await guard.refusal():
-                await self._revoke()
+            try:
+                refused = bool(await guard.refusal())
+            except Exception:  # nobody awaits this, and nobody would guard the link from now on
+                log.exception("sandbox %s: a link to its port %d ends", self._id, self._signed.port)
+                refused = True
+            if refused and await self._revoke():
                 return
 
-    async def _revoke(self) -> None:
+    async def _revoke(self) -> bool:
+        """False: it holds on, and can be tried again."""
         if asyncio.get_running_loop().time() >= self._until:
-            return
+            return True
+        held = ("sandbox %s: a link to its port %d holds on: %s", self._id, self._signed.port)
         try:
             await persistently(lambda: self._signer.revoke(self._signed))
         except SandboxError as error:
-            log.warning("sandbox %s: a link to its port %d holds on: %s", self._id, self._signed.port, error)
+            log.warning(*held, error)
+        except Exception as error:  # whoever conceals several ends the others all the same
+            log.exception(*held, error)
+        else:
+            return True
+        return False
 
 
 async def _listens(supervisor: RemoteSupervisor, port: int) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from bot.errors import ProviderUnavailable, SandboxError, SandboxGone, SandboxUnreachable
-from bot.ports import Sandbox
+from bot.ports import Guard, Sandbox
 from sandbox.daytona import DaytonaBox, DaytonaProvider
 from sandbox.daytona_account import Account
 from sandbox.remote import RemoteSandbox
@@ -95,30 +97,63 @@ async def test_where_strangers_read_no_link_is_made(server: DaytonaServer, sandb
     assert not server.signed
 
 
-async def test_nobody_who_may_not_steer_any_more_keeps_a_link(
-    server: DaytonaServer, provider: DaytonaProvider
-) -> None:
+async def taken_back(server: DaytonaServer) -> bool:
+    return not server.signed
+
+
+@contextlib.asynccontextmanager
+async def asked_often(provider: DaytonaProvider, guard: Guard) -> AsyncIterator[str]:
+    """A link whose holder is asked about all the time."""
     box: DaytonaBox = await provider.make({"person": "ana"})
-    ports, ana = RemotePorts(ask_every=0.01), Person()
-    async with httpx.AsyncClient(trust_env=False) as client, browser() as anybody:
+    ports = RemotePorts(ask_every=0.01)
+    async with httpx.AsyncClient(trust_env=False) as client:
         sandbox = RemoteSandbox(box, client, ports=ports)
         await sandbox.start()
         port = free_port()
         async with serving(sandbox, port) as entrance:
-            link = await shown(sandbox, port, entrance, ana.guard())
-
-            async def asked() -> bool:
-                return ana.asked >= 3
-
-            async def over() -> bool:
-                return not await leads(anybody, link.url)
-
-            await until(asked)
-            assert await leads(anybody, link.url)
-            ana.refusal = "Ana may not."
-            await until(over)
-            assert not server.signed
+            yield (await shown(sandbox, port, entrance, guard)).url
     await ports.close()
+
+
+async def test_nobody_who_may_not_steer_any_more_keeps_a_link(
+    server: DaytonaServer, provider: DaytonaProvider
+) -> None:
+    ana = Person()
+    async with asked_often(provider, ana.guard()) as link, browser() as anybody:
+
+        async def asked() -> bool:
+            return ana.asked >= 3
+
+        async def over() -> bool:
+            return not await leads(anybody, link)
+
+        await until(asked)
+        assert await leads(anybody, link)
+        ana.refusal = "Ana may not."
+        await until(over)
+        assert not server.signed
+
+
+async def test_a_link_whose_holder_cannot_be_asked_about_ends_and_the_log_says_why(
+    server: DaytonaServer, provider: DaytonaProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refusal() -> str:
+        raise LookupError("the store is gone")
+
+    async with asked_often(provider, Guard(3600.0, refusal, "A port, for Ana.")) as link:
+        await until(partial(taken_back, server))
+        assert link and "a link to its port" in caplog.text and "the store is gone" in caplog.text
+
+
+async def test_a_link_that_could_not_be_taken_back_is_taken_back_later(
+    server: DaytonaServer, provider: DaytonaProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    ana = Person()
+    server.fail("expire$", 400, message="not now", times=2)
+    async with asked_often(provider, ana.guard()):
+        ana.refusal = "Ana may not."
+        await until(partial(taken_back, server))
+        assert "holds on" in caplog.text and "not now" in caplog.text
 
 
 async def test_an_account_without_previews_is_a_clear_no(server: DaytonaServer, sandbox: Sandbox) -> None:

@@ -92,7 +92,7 @@ async def test_who_may_not_steer_any_more_does_not_stay_connected_either(kind: s
         writer.close()
 
 
-async def test_where_it_cannot_be_asked_nobody_stays_connected() -> None:
+async def test_where_it_cannot_be_asked_nobody_stays_connected(caplog: pytest.LogCaptureFixture) -> None:
     broken = [False]
 
     async def refusal() -> str:
@@ -104,4 +104,5 @@ async def test_where_it_cannot_be_asked_nobody_stays_connected() -> None:
         reader, writer = await one.connected(UPGRADE)
         broken[0] = True
         assert await reader.read() == b""
+        assert "connections to a shown port end" in caplog.text and "the store is gone" in caplog.text
         writer.close()

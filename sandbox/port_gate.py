@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import html
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +39,8 @@ _STATUS = {
 _OURS = (
     "Content-Security-Policy: default-src 'none'; form-action 'self'; frame-ancestors 'none'\r\n"
     "Content-Type: text/html; charset=utf-8\r\nCache-Control: no-store\r\n"
-    "Referrer-Policy: origin\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n"
+    "Referrer-Policy: origin\r\nX-Content-Type-Options: nosniff\r\n"
+    "Cross-Origin-Resource-Policy: same-origin\r\nConnection: close\r\n"
 )
 _NOT_PASSED = frozenset(
     {"connection", "keep-alive", "proxy-connection", "proxy-authorization", "cookie", "te", "referer"}
@@ -47,6 +49,7 @@ _NOT_PASSED = frozenset(
 _OF_CONNECTIONS = (b"connection", b"keep-alive")
 _CORP = b"Cross-Origin-Resource-Policy"
 _READ_BY_ITSELF = (_CORP + b": same-origin", b"Content-Security-Policy: frame-ancestors 'self'")
+_NO_REFERRER = re.compile(rb"\bno-referrer(?![\w-])", re.IGNORECASE)
 _READ_ONLY = ("GET", "HEAD")  # with these browsers send no Origin to a page's own server
 
 
@@ -118,10 +121,11 @@ class Gate(OpenGate):
         return _rewritten(method, target, fields, cookies)
 
     def pass_back(self, head: bytes) -> bytes:
-        """Says that no page but its own may use or frame it, whatever the server says about that."""
+        """Says that no page but its own may use or frame it, whatever the server says about that, and that
+        its own may say to it whose they are."""
         if not head.endswith(b"\r\n\r\n") or not head.startswith(b"HTTP/1.") or _torn(head):
             raise Answer(502, "What the server there answers is no HTTP that can be passed on.")
-        return last_on_its_connection(head, without=(_CORP.lower(),), more=_READ_BY_ITSELF)
+        return last_on_its_connection(_telling(head), without=(_CORP.lower(),), more=_READ_BY_ITSELF)
 
     async def _open(self, method: str, query: str) -> None:
         """By a click, since whoever unfolds links in a thread would otherwise open it. Raises Answer."""
@@ -154,6 +158,16 @@ class Gate(OpenGate):
             self._asked = self._now()
         if self._refusal:
             raise Answer(403, self._refusal)
+
+
+def _telling(head: bytes) -> bytes:
+    """By a policy of no referrer at all, forms of the page come with an Origin that says nothing."""
+    lines = head.split(b"\r\n")
+    for number, line in enumerate(lines):
+        name, _, policies = line.partition(b":")
+        if name.strip().lower() == b"referrer-policy":
+            lines[number] = name + b":" + _NO_REFERRER.sub(b"same-origin", policies)
+    return b"\r\n".join(lines)
 
 
 def last_on_its_connection(head: bytes, without: Sequence[bytes] = (), more: Sequence[bytes] = ()) -> bytes:
@@ -204,14 +218,16 @@ def _parsed(raw: bytes) -> tuple[str, str, list[tuple[str, str]]]:
 
 def _not_from_elsewhere(method: str, fields: list[tuple[str, str]]) -> None:
     """Pages of other origins may link here, and no more: other previews are of the same site as this one, and
-    the browser sends them our cookie. It says Origin always, and the Sec-Fetch-* to some addresses only."""
+    the browser sends them our cookie. It says Origin always, if only `null` where a page hides whose it is,
+    and the Sec-Fetch-* to some addresses only. No page can write either."""
     own = [f"http://{host}" for host in _values(fields, "host")]
-    origin = _values(fields, "origin")
+    origin, sites = _values(fields, "origin"), _values(fields, "sec-fetch-site")
     needed = method not in _READ_ONLY or bool(_values(fields, "upgrade"))
-    if (origin or needed) and (len(own) != 1 or origin != own):
+    known = origin == own or (origin == ["null"] and sites == ["same-origin"])
+    if (origin or needed) and (len(own) != 1 or not known):
         raise Answer(403, "That request came from another page.")
     linked = method == "GET" and _values(fields, "sec-fetch-mode") == ["navigate"]
-    if not linked and any(site not in ("none", "same-origin") for site in _values(fields, "sec-fetch-site")):
+    if not linked and any(site not in ("none", "same-origin") for site in sites):
         raise Answer(403, "That request came from another page.")
 
 

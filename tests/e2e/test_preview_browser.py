@@ -23,7 +23,7 @@ WEBSOCKET = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 PICTURE = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 
 # Tries all that a page may try with what is at `base`, and says in its title what it had of it.
-TRIES = """<!doctype html><title>...</title><script>
+TRIES = """<!doctype html><title>...</title>{meta}<script>
 const base = "{base}", had = [];
 const element = (name, from) => new Promise((done) => {{
     const one = document.createElement(name);
@@ -50,7 +50,8 @@ const send = () => new Promise((done) => {{
 if (window == top) (async () => {{
     await Promise.all([
         element("script", "/secret.js"), element("img", "/picture.gif"), socket(), read({{mode: "cors"}}),
-        read({{mode: "no-cors"}}), write({{}}), write({{referrerPolicy: "no-referrer"}}),
+        read({{mode: "no-cors"}}), write({{}}),
+        write({{referrerPolicy: "no-referrer", headers: {{"Sec-Fetch-Site": "same-origin"}}}}),
     ]);
     await send();
     if (window.secret) had.push("secret");
@@ -69,6 +70,7 @@ class App:
     """A development server: a script, a picture, a WebSocket that tells something, requests that do."""
 
     page: Callable[[], str]
+    more: str = ""  # of its answers' heads
     done: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -101,7 +103,7 @@ class App:
                 # It says itself that everybody may have it: that counts where nothing is kept from others.
                 writer.write(
                     f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-                    "Cross-Origin-Resource-Policy: cross-origin\r\n\r\n".encode()
+                    f"Cross-Origin-Resource-Policy: cross-origin\r\n{self.more}\r\n".encode()
                     + body
                 )
         writer.close()
@@ -123,10 +125,21 @@ async def said(page: Page) -> str:
 
 
 @needs_a_browser
-async def test_a_page_of_another_port_has_nothing_of_a_preview_which_has_all_of_itself() -> None:
-    here = address()
+@pytest.mark.parametrize(
+    ("where", "more", "meta"),
+    [
+        (address, "", ""),
+        (address, "Referrer-Policy: no-referrer\r\n", ""),
+        # At such an address only, it is said whose page it is all the same.
+        (lambda: "127.0.0.1", "", '<meta name="referrer" content="no-referrer">'),
+    ],
+)
+async def test_a_page_of_another_port_has_nothing_of_a_preview_which_has_all_of_itself(
+    where: Callable[[], str], more: str, meta: str
+) -> None:
+    here = where()
     base = ""
-    mine, theirs = App(lambda: TRIES.format(base=base)), App(lambda: TRIES.format(base=base))
+    mine, theirs = (App(lambda: TRIES.format(base=base, meta=meta), more) for _ in range(2))
     async with mine.serving("127.0.0.1"), theirs.serving(here), browser() as launched:
         way, link = await shown(
             here, lambda: asyncio.open_connection("127.0.0.1", mine.port), Person().guard()

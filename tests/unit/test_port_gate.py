@@ -201,6 +201,18 @@ async def test_what_does_something_says_whose_page_it_is_of(site: tuple[str, ...
         await door.get("/", cookie, *site, method=method)
 
 
+async def test_a_page_that_sends_no_referrer_is_known_where_the_browser_says_that_it_is_the_same() -> None:
+    """By such a page's policy, the Origin of what it sends is `null`. No page can write a Sec-Fetch-Site."""
+    door = Door()
+    cookie, hidden = f"Cookie: {await door.opened()}", "Origin: null"
+    await door.get("/", cookie, hidden, "Sec-Fetch-Site: same-origin", method="POST")
+    for more in ((), ("Sec-Fetch-Site: none",), ("Sec-Fetch-Site: same-site",)):
+        assert "403" in (await door.answer("/", cookie, hidden, *more, method="POST"))[:16]
+    twice = ("Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: same-site")
+    for wrong in (twice, tuple(reversed(twice)), (twice[0], hidden), (twice[0], OWN)):
+        assert "403" in (await door.answer("/", cookie, hidden, *wrong, method="POST"))[:16]
+
+
 @pytest.mark.parametrize("hosts", [(), ("box.example:4000", "box.example:4001")])
 async def test_whose_page_it_is_of_is_known_by_one_name_of_the_preview(hosts: tuple[str, ...]) -> None:
     door = Door()
@@ -251,6 +263,23 @@ def test_what_a_preview_answers_is_for_its_own_pages_whatever_its_server_says() 
     assert b"Content-Security-Policy: frame-ancestors 'self'" in lines and b"A: b" in lines
     assert lines[-3:] == [b"Connection: close", b"", b""]
     assert OpenGate().pass_back(head) == last_on_its_connection(head), "a shared port is for everybody"
+
+
+@pytest.mark.parametrize(
+    ("policy", "passed"),
+    [
+        (b"no-referrer", b"same-origin"),
+        (b"No-Referrer ,strict-origin", b"same-origin ,strict-origin"),
+        (b"no-referrer-when-downgrade", b"no-referrer-when-downgrade"),
+        (b"unsafe-url", b"unsafe-url"),
+    ],
+)
+def test_pages_of_a_preview_say_whose_they_are_to_itself(policy: bytes, passed: bytes) -> None:
+    """A browser says no Origin with the forms of a page that sends no referrer."""
+    head = b"HTTP/1.1 200 OK\r\nreferrer-policy:%s\r\nA: no-referrer\r\n\r\n"
+    lines = Door().gate.pass_back(head % policy).split(b"\r\n")
+    assert b"referrer-policy:%s" % passed in lines and b"A: no-referrer" in lines
+    assert OpenGate().pass_back(head % policy) == last_on_its_connection(head % policy)
 
 
 @pytest.mark.parametrize(

@@ -689,6 +689,11 @@ class Store(Protocol):
         """Enter `finishing` whatever is pending (the turn ended by itself, failed or was stopped)."""
         ...
 
+    async def bring_code(self, turn: int, fence: int) -> None:
+        """The session's code is about to be written into its owner's sandbox: from now on it counts as
+        checked out there, whatever becomes of the turn."""
+        ...
+
     async def set_ready(self, turn: int, fence: int, commit: str, repository: int = 0) -> None:
         """The session has finished, unpublished work at `commit`."""
         ...
@@ -772,8 +777,8 @@ class Store(Protocol):
         ...
 
     async def checked_out(self, key: SandboxKey) -> Sequence[Repository]:
-        """Repositories whose code is in the sandbox of a key, or will be: of its person's sessions that had
-        a turn since it was made."""
+        """Repositories whose code is in the sandbox of a key, or may come any moment: of its person's
+        sessions into which code was brought since it was made, or that have an open turn."""
         ...
 
     async def touch_sandbox(self, id: int) -> None:

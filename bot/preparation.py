@@ -151,6 +151,7 @@ class Preparation:
         # An agent that is to be installed is so meanwhile.
         command = asyncio.ensure_future(self._command(driver, sandbox))
         try:
+            await self._store.bring_code(driver.turn.id, driver.fence)
             place = await patiently(
                 self._clock, lambda: self._workspaces.open(driver.session, sandbox, driver.turn.id)
             )

@@ -118,7 +118,8 @@ def checked_out(tx: Tx, key: SandboxKey) -> Sequence[Repository]:
     sandbox = get(tx, key)
     rows = tx.all(
         "WITH worked AS (SELECT id, repository FROM sessions WHERE owner = ? AND EXISTS (SELECT 1 FROM turns"
-        " WHERE turns.session = sessions.id AND (turns.ended_at = 0 OR turns.ended_at >= ?)))"
+        " WHERE turns.session = sessions.id"
+        " AND (turns.ended_at = 0 OR (turns.code_came = 1 AND turns.ended_at >= ?))))"
         " SELECT repository AS id FROM worked WHERE repository IS NOT NULL UNION"
         " SELECT further_repositories.repository AS id FROM further_repositories"
         " JOIN worked ON worked.id = further_repositories.session ORDER BY id",

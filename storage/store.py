@@ -290,6 +290,9 @@ class SqliteStore:
     async def advance(self, turn: int, fence: int, state: TurnState) -> None:
         await self._write(lambda tx: turns.advance(tx, turn, fence, state))
 
+    async def bring_code(self, turn: int, fence: int) -> None:
+        await self._write(lambda tx: turns.bring_code(tx, turn, fence))
+
     async def new_attempt(self, turn: int, fence: int) -> Turn:
         return await self._write(lambda tx: turns.new_attempt(tx, turn, fence))
 

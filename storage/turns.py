@@ -252,6 +252,11 @@ def expire_asks(tx: Tx, id: int, fence: int) -> None:
     asks.expire(tx, id)
 
 
+def bring_code(tx: Tx, id: int, fence: int) -> None:
+    hold(tx, id, fence)
+    tx.run("UPDATE turns SET code_came = 1 WHERE id = ?", id)
+
+
 def begin_finishing(tx: Tx, id: int, fence: int) -> Inbox:
     row = hold(tx, id, fence)
     if row["state"] == TurnState.FINISHING:

@@ -70,6 +70,7 @@ WRITES = frozenset(
         *("accept", "settle", "park", "person", "admit", "request_stop", "say", "set_workspace", "opened_in"),
         *("boot", "claim", "advance", "new_attempt", "record", "begin_finishing", "close_intake"),
         *(
+            "bring_code",
             "hooked_in",
             "set_ready",
             "begin_push",

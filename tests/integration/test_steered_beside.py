@@ -160,6 +160,24 @@ async def test_a_turn_that_waits_for_another_can_be_stopped(tmp_path: Path) -> N
         assert finals(t, "2")[0].outcome is Outcome.STOPPED and not secret_is_there(t)
 
 
+async def test_code_that_never_came_in_keeps_nobody_from_steering(tmp_path: Path) -> None:
+    heard, done = list[str](), asyncio.Event()
+    async with town(tmp_path, [hears_two(heard, done), answers], provider=Together) as t:
+        await steered_by_ben(t, heard)
+        await asks_for_the_secret(t)
+        await t.until(lambda: bool(waits(t)))
+        assert (await write(t, "and more", BEN)).startswith("denied: ")  # it may come any moment
+        await asks_for_the_secret(t, "", Verb.STOP)
+        await t.until(lambda: bool(finals(t, "2")))
+        assert await write(t, "and more", BEN) == "steered"
+        await write(t, "", verb=Verb.STOP)
+        done.set()
+        await t.until(lambda: bool(finals(t, "1")))
+        await asks_for_the_secret(t, "work on it now")
+        await t.until(lambda: len(finals(t, "2")) == 2)
+        assert secret_is_there(t) and (await write(t, "and more", BEN)).startswith("denied: ")
+
+
 async def test_nobody_waits_for_words_of_who_may_read_the_code(tmp_path: Path) -> None:
     heard, done = list[str](), asyncio.Event()
     async with town(tmp_path, [hears_two(heard, done), answers], provider=Together) as t:

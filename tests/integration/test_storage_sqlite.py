@@ -16,10 +16,10 @@ import pytest
 
 from bot.errors import SettingsError, StoreUnavailable
 from bot.events import Usage
-from bot.models import Record
+from bot.models import Record, SandboxKey
 from storage.database import DATABASE_FILE, MIGRATIONS, Database, Tx
 from storage.store import SqliteStore
-from tests.contracts.store.stage import Stage, delivery
+from tests.contracts.store.stage import ANN, WEB, Stage, delivery
 from tests.fakes import FakeClock
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +145,19 @@ async def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="newer release"):
         async with opened(tmp_path):
             pass
+
+
+async def test_code_that_came_before_it_was_kept_which_did_counts_as_checked_out(tmp_path: Path) -> None:
+    async with opened_store(tmp_path) as stage:
+        mine = SandboxKey("main", ANN.tenant, (await stage.store.person(ANN)).id, "local")
+        await stage.store.save_sandbox(mine, "box-1", "")
+        await stage.finish(await stage.running("s1"))
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as connection:  # as an earlier release left it
+        connection.execute("ALTER TABLE turns DROP COLUMN code_came")
+        connection.execute("DELETE FROM migrations WHERE number >= 18")
+        connection.commit()
+    async with opened_store(tmp_path) as stage:
+        assert await stage.store.checked_out(mine) == [WEB]
 
 
 # Groups

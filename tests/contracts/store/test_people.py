@@ -75,6 +75,7 @@ async def test_whose_code_is_in_a_sandbox(stage: Stage) -> None:
     mine = await key(stage)
     assert await stage.store.checked_out(mine) == []
     before = await stage.running("before")
+    await stage.store.bring_code(before.turn.id, before.fence)
     await stage.finish(before)
     stage.clock.advance(1)
     await stage.store.save_sandbox(mine, "box-1", "")
@@ -82,7 +83,9 @@ async def test_whose_code_is_in_a_sandbox(stage: Stage) -> None:
     await stage.start("bobs", by=BOB)
     ended = await stage.start("ended", repository=API)
     assert ended.turn is not None
-    await stage.finish(await stage.run(ended.turn))
+    claim = await stage.run(ended.turn)
+    await stage.store.bring_code(claim.turn.id, claim.fence)
+    await stage.finish(claim)
     assert await stage.store.checked_out(mine) == [API]
     await stage.start("open", repository=WEB)
     await stage.start("again", repository=WEB)
@@ -91,6 +94,20 @@ async def test_whose_code_is_in_a_sandbox(stage: Stage) -> None:
     await stage.store.admit(both, stage.words(), both.thread)
     assert await stage.store.checked_out(mine) == [WEB, API, DOCS]
     assert await stage.store.checked_out(await key(stage, "daytona")) == [WEB, DOCS]
+
+
+async def test_code_of_a_turn_that_ended_before_it_came_is_in_no_sandbox(stage: Stage) -> None:
+    mine = await key(stage)
+    await stage.store.save_sandbox(mine, "box-1", "")
+    waits = await stage.running("s1")
+    assert await stage.store.checked_out(mine) == [WEB]  # it may come any moment
+    await stage.finish(waits, TurnState.STOPPED)
+    assert await stage.store.checked_out(mine) == []
+    brings = await stage.run((await stage.reply("again")).turn or 0)
+    await stage.store.bring_code(brings.turn.id, brings.fence)
+    await stage.finish(brings, TurnState.FAILED)
+    await stage.finish(await stage.run((await stage.reply("and again")).turn or 0), TurnState.STOPPED)
+    assert await stage.store.checked_out(mine) == [WEB]  # of what came before, it takes nothing away
 
 
 async def test_a_sandbox_that_is_gone_is_replaced(stage: Stage) -> None:

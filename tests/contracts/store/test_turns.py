@@ -94,6 +94,7 @@ OWNER_WRITES: dict[str, Write] = {
     "record": lambda store, turn, fence: store.record(turn, fence, Record(events=(Text("late"),))),
     "begin_finishing": lambda store, turn, fence: store.begin_finishing(turn, fence),
     "close_intake": lambda store, turn, fence: store.close_intake(turn, fence),
+    "bring_code": lambda store, turn, fence: store.bring_code(turn, fence),
     "set_ready": lambda store, turn, fence: store.set_ready(turn, fence, "abc"),
     "begin_push": lambda store, turn, fence: store.begin_push(turn, fence),
     "set_published": lambda store, turn, fence: store.set_published(turn, fence, "abc", PR),

@@ -83,6 +83,7 @@ class DockerProvider:
         await self.engine.check()
 
     async def create(self, labels: Mapping[str, str]) -> DockerSandbox:
+        await self.engine.demand_disk()
         id = f"sandpiper-{secrets.token_hex(8)}"
         marked = {**labels, self.engine.mark: "sandbox"}
         with self.engine.told():

@@ -2,6 +2,8 @@
 it is imported when it is used.
 
     <directory>/engine    the engine's own name for itself, so that another one is not taken for it
+    <directory>/disk      the volume that was made there first: without its data root, an engine keeps its
+                          name and has no volumes
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,7 @@ class EngineClient:
         self.about = about
         self.mark = mark
         self._known = directory / "engine"
+        self._disk = directory / "disk"
         self._sdk = Docker
         self._docker: Any = None
         self._pulling = asyncio.Lock()
@@ -61,14 +65,15 @@ class EngineClient:
         try:
             with self.told():
                 version, about = await self.client.version(), await self.client.system.info()
+            fit(self.about, version, about)
+            if not await self._is_known(about["ID"]):
+                raise ProviderUnavailable(
+                    f"{self.about.host} is another Docker engine than the one that has the sandboxes.",
+                    f"Set SANDPIPER_DOCKER_HOST to that one. To begin anew, delete {self._known}.",
+                )
+            await self.demand_disk()
         except (ProviderAway, SandboxUnreachable) as error:
             raise ProviderUnavailable(error.what, error.mend) from error
-        fit(self.about, version, about)
-        if not await self._is_known(about["ID"]):
-            raise ProviderUnavailable(
-                f"{self.about.host} is another Docker engine than the one that has the sandboxes.",
-                f"Set SANDPIPER_DOCKER_HOST to that one. To begin anew, delete {self._known}.",
-            )
 
     async def volume(self, id: str) -> Mapping[str, Any]:
         """What the engine says of a sandbox's volume. Raises SandboxGone."""
@@ -81,7 +86,29 @@ class EngineClient:
             engine = (await self.client.system.info())["ID"]
         if not await self._is_known(engine):
             raise SandboxUnreachable(f"{self.about.host} is another Docker engine than the one of {id}.")
+        await self.demand_disk()
         raise SandboxGone(f"There is no sandbox {id} in Docker.")
+
+    async def demand_disk(self) -> None:
+        """Raises SandboxUnreachable where the engine has none of the volumes that it had: all sandboxes would
+        be gone at once, which says that it runs without its data root."""
+        noted = self._disk.read_text(encoding="utf-8") if self._disk.exists() else ""
+        if noted:
+            with self.told(404):
+                await (await self.client.volumes.get(noted)).show()
+                return
+            with self.told():
+                of_ours = {"label": [f"{self.mark}=sandbox"]}
+                if not (await self.client.volumes.list(filters=of_ours))["Volumes"]:
+                    raise SandboxUnreachable(
+                        f"The Docker engine at {self.about.host} has none of this bot's volumes any more.",
+                        "An operator can look whether its data root is mounted."
+                        f" If the volumes were deleted on purpose: delete {self._disk}.",
+                    )
+        name = noted or f"{self.mark}-disk-{secrets.token_hex(4)}"
+        with self.told():
+            await self.client.volumes.create({"Name": name, "Labels": {self.mark: "disk"}})
+        write_whole(self._disk, name)
 
     async def image(self) -> str:
         """The id of the image, which is pulled where it is not there."""

@@ -18,7 +18,7 @@ import shutil
 import signal
 import struct
 import tarfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,6 +58,16 @@ class Refused(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
+
+
+async def leave_no_disk(directory: Path) -> None:
+    """What a bot keeps at a real engine beside its sandboxes is taken away."""
+    from aiodocker import Docker
+
+    if (noted := directory / "disk").exists():
+        engine: Any = Docker(url=LIVE_HOST)
+        async with engine:
+            await (await engine.volumes.get(noted.read_text())).delete()
 
 
 @dataclass
@@ -257,6 +267,12 @@ class DockerEngine:
             return 200, {"error": self.registry[name], "errorDetail": {"message": self.registry[name]}}
         self.images[name.removeprefix("docker.io/library/")] = self.registry[name]
         return 200, {"status": f"Downloaded newer image for {name}"}
+
+    async def prune(self, used: Collection[str]) -> None:
+        """What `docker volume prune` leaves are the volumes that containers use."""
+        for name in set(self.volumes) - set(used):
+            await asyncio.to_thread(remove_tree, self._data(name))
+            del self.volumes[name]
 
     def _data(self, volume: str) -> Path:
         return self.directory / "volumes" / volume

@@ -18,7 +18,7 @@ from tests.agents import claude, codex, opencode
 from tests.agents.model import anthropic, responses
 from tests.agents.model.script import Reply, Tool
 from tests.agents.model.server import ModelServer
-from tests.docker_engine import LIVE_HOST, LIVE_IMAGE
+from tests.docker_engine import LIVE_HOST, LIVE_IMAGE, leave_no_disk
 from tests.e2e.rig import REPOSITORY, Rig, rig
 from tests.e2e.witness import Witness, until
 
@@ -56,6 +56,7 @@ async def in_containers(directory: Path, agent: str, model: str, url: str) -> As
         for sandbox in await provider.find({}):
             if (provider.directory / sandbox.id).exists():  # not one of another bot's on that engine
                 await sandbox.delete()
+        await leave_no_disk(provider.directory)
         await provider.close()
 
 

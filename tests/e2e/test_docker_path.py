@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from sandbox.engine import ID
 from tests.docker_engine import IMAGE, DockerEngine
 from tests.e2e.rig import REPOSITORY, Rig, previews, rig, serve
 from tests.e2e.witness import Witness, until
@@ -37,7 +38,11 @@ class Yard:
 
     @property
     def homes(self) -> list[Path]:
-        return [self.engine.directory / "volumes" / name / "home" for name in self.engine.volumes]
+        return [
+            self.engine.directory / "volumes" / name / "home"
+            for name in self.engine.volumes
+            if ID.fullmatch(name)
+        ]
 
     async def reached(self, gate: str) -> None:
         await until(lambda: any((home / f"at-{gate}").exists() for home in self.homes))

@@ -17,7 +17,7 @@ from sandbox.cgroups import Limits
 from sandbox.container import Engine
 from sandbox.container_sandbox import DockerSandbox
 from sandbox.docker import DockerProvider
-from tests.docker_engine import LIVE_HOST, LIVE_IMAGE
+from tests.docker_engine import LIVE_HOST, LIVE_IMAGE, leave_no_disk
 
 pytestmark = [
     pytest.mark.skipif(
@@ -58,6 +58,7 @@ async def provider(tmp_path: Path) -> AsyncIterator[DockerProvider]:
     yield provider
     for sandbox in await provider.find({}):
         await sandbox.delete()
+    await leave_no_disk(provider.directory)
     await provider.close()
 
 

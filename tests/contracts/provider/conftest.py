@@ -24,7 +24,7 @@ from sandbox.local import LocalProvider
 from sandbox.local_ports import LocalPorts
 from tests.boxes import cannot_be_tested
 from tests.daytona_server import KEY, DaytonaServer
-from tests.docker_engine import IMAGE, LIVE_HOST, LIVE_IMAGE, DockerEngine
+from tests.docker_engine import IMAGE, LIVE_HOST, LIVE_IMAGE, DockerEngine, leave_no_disk
 from tests.e2b_server import E2BServer, NearE2B
 from tests.remote_boxes import DirectoryProvider
 
@@ -105,7 +105,7 @@ async def cloud(name: str, tmp_path: Path) -> AsyncIterator[Make]:
 
 
 async def containers(tmp_path: Path, *, live: bool) -> AsyncIterator[Make]:
-    made: list[Provider] = []
+    made: list[DockerProvider] = []
     mark = f"sandpiper-test-{secrets.token_hex(4)}"  # a real engine may have others
     engine = DockerEngine(tmp_path / "engine")
     if not live:
@@ -120,6 +120,8 @@ async def containers(tmp_path: Path, *, live: bool) -> AsyncIterator[Make]:
         return made[-1]
 
     yield provider
+    if live and made:
+        await leave_no_disk(made[-1].directory)
     for one in made:
         await one.close()
     if not live:

@@ -369,7 +369,7 @@ class Conversation:
 
     async def _memory_kills(self) -> int:
         with contextlib.suppress(SandboxError):
-            return await self._sandbox.memory_kills()
+            return await self._sandbox.memory_kills(self._process.key)
         return 0
 
     async def _mend(self, cause: Cause) -> str:

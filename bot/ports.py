@@ -344,8 +344,9 @@ class Sandbox(Protocol):
         """Hosts that the egress rules refused since then (Unix time), in order; one may come twice."""
         ...
 
-    async def memory_kills(self) -> int:
-        """How often a program was ended for the sandbox's limit of memory; 0 where nobody counts that."""
+    async def memory_kills(self, key: str) -> int:
+        """How often a program was ended for the limit of memory that holds for the process of this key; 0
+        where nobody counts that."""
         ...
 
 

@@ -296,6 +296,11 @@ def volume_archive(engine: Engine) -> bytes:
     return archive.getvalue()
 
 
+def made_as(about: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a container that is there was made as one would be made now."""
+    return bool(about["Config"]["Labels"].get(MADE_OF) == wanted["Labels"][MADE_OF])
+
+
 def state_of(about: Mapping[str, Any] | None) -> SandboxState:
     """Also what is paused, restarting or dead is started by `start`."""
     state = about["State"] if about else {}

@@ -24,19 +24,20 @@ from sandbox.box import Address, Said
 from sandbox.container import (
     DOOR,
     HAS_ROOMS,
-    MADE_OF,
     OUT,
+    OWN,
     ROOM_OF,
     ROOT,
     Room,
     lay_out,
+    made_as,
     room_container,
     state_of,
     volume_archive,
     volume_container,
 )
 from sandbox.container_exec import UPLOAD, listen, pieces, that_says_its_end
-from sandbox.container_scripts import FORGET, IDLE, PREPARE
+from sandbox.container_scripts import END, FORGET, IDLE, PREPARE
 from sandbox.engine import LOOK_WITHIN, EngineClient
 from sandbox.local_egress import Egress
 from sandbox.remote_supervisor import DOOR_PORT
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 TRANSFER_WITHIN = 600.0  # seconds
 STOP_GRACE = 5  # seconds
+IDLE_AFTER = 60  # minutes
+SEEN_ENDED_WITHIN = 5.0  # seconds in which an engine notices that a container has ended
 
 
 class ContainerBox:
@@ -105,32 +108,53 @@ class ContainerBox:
             return dict(await self.container().show())
         return None
 
-    async def make(self, about: Mapping[str, Any] | None, wanted: dict[str, Any]) -> None:
-        """Have a container that is made as it is wanted. about: the one that is there."""
+    async def make(
+        self, about: Mapping[str, Any] | None, wanted: dict[str, Any], *, running: bool = True
+    ) -> None:
+        """Have one that is made as it is wanted. about: the one that is there. running: as for `remove`."""
         if about is not None:
-            if about["Config"]["Labels"].get(MADE_OF) == wanted["Labels"][MADE_OF]:
+            if made_as(about, wanted):
                 return
-            await self.remove()
+            await self.remove(running=running)
         with self._engine.told(409):  # made by another bot just now
             await self._engine.client.containers.create(wanted, name=self.name)
 
     @contextlib.contextmanager
-    def being_made(self) -> Iterator[None]:
-        """An engine has a container's name before it has the container: another bot may be just there."""
+    def there(self) -> Iterator[None]:
+        """Another bot may be just making the container, whose name an engine has before it has the container,
+        or putting it away."""
         done = False
         with self._engine.told(404):
             yield
             done = True
         if not done:
-            raise SandboxUnreachable(f"A container of {self.id} is just being made by another bot.")
+            raise SandboxUnreachable(f"A container of {self.id} is just made, or put away, by another bot.")
 
     async def end(self) -> None:
         with self._engine.told(404):
             await self.container().stop(t=STOP_GRACE)
 
-    async def remove(self) -> None:
-        with self._engine.told(404):
-            await self.container().delete(force=True)
+    async def end_if_idle(self, minutes: int) -> bool:
+        """End it, unless something runs in it, or did so many minutes ago; whether it has ended. Nothing that
+        starts meanwhile is ended."""
+        own = Path(OWN)
+        look = ("sh", "-c", IDLE, "idle", str(own.parent), str(minutes), own.name)
+        with contextlib.suppress(SandboxError):  # as it ends, so does what is heard of it
+            await self.execute(
+                ("python3", "-I", "-S", "-c", END, OWN, *look), bytearray(), timeout=LOOK_WITHIN
+            )
+            return False
+        until = asyncio.get_running_loop().time() + SEEN_ENDED_WITHIN
+        while state_of(await self.show()) is SandboxState.RUNNING:
+            if asyncio.get_running_loop().time() > until:
+                return False
+            await asyncio.sleep(0.05)
+        return True
+
+    async def remove(self, *, running: bool = True) -> None:
+        """running: also if it runs; else whoever has started it meanwhile keeps it."""
+        with self._engine.told(404, *(() if running else (409,))):
+            await self.container().delete(force=running)
 
     async def execute(
         self,
@@ -146,7 +170,7 @@ class ContainerBox:
         command = that_says_its_end(argv, word)
         try:
             async with asyncio.timeout(timeout):
-                with self._engine.told():
+                with self.there():
                     made = await self.container().exec(command, stdin=stdin is not None)
                     async with made.start() as stream:
                         code = await listen(stream, said, stdin, word)
@@ -202,7 +226,7 @@ class VolumeBox(ContainerBox):
             else:
                 await self._make(about)
                 # Before each start, for whoever made the container may have failed before this.
-                with self.being_made():
+                with self.there():
                     await self.container().put_archive(ROOT, volume_archive(self._engine.about))
                     await self.container().start()
         look = f"{FORGET}; test -S {OUT}/proxy.sock"
@@ -250,15 +274,21 @@ class VolumeBox(ContainerBox):
         with self._engine.told():
             found = await self._engine.client.containers.list(all=True, filters=wanted)
         names = [one["Names"][0].removeprefix("/") for one in found]
-        return [ContainerBox(self._engine, self.id, name, ()) for name in names]
+        return [self.room(name.removeprefix(f"{self.id}-")) for name in names]
+
+    def room(self, name: str) -> ContainerBox:
+        """A room's container as it is, if it is there."""
+        return ContainerBox(self._engine, self.id, f"{self.id}-{name}", ())
 
     async def tidy(self) -> None:
         """Rooms in which nothing runs any more cost memory, where a sandbox runs for days."""
         rooms = {room.name.removeprefix(f"{self.id}-"): room for room in await self.rooms()}
         if rooms:
-            said = await self.run(shlex.join(("sh", "-c", IDLE, "idle", *rooms)), timeout=LOOK_WITHIN)
+            look = ("sh", "-c", IDLE, "idle", f"{ROOT}/rooms", str(IDLE_AFTER), *rooms)
+            said = await self.run(shlex.join(look), timeout=LOOK_WITHIN)
             for idle in rooms.keys() & set(said.output.split()):
-                await rooms[idle].remove()
+                if await rooms[idle].end_if_idle(IDLE_AFTER):
+                    await rooms[idle].remove(running=False)
 
     def _state(self, about: Mapping[str, Any] | None) -> SandboxState:
         """One of an earlier release, in which programs ran, has to be made anew."""
@@ -287,6 +317,7 @@ class RoomBox(ContainerBox):
         self.room = room
         self._volume = volume
         self._starting = asyncio.Lock()
+        self._as_wanted = False
 
     async def about(self) -> Mapping[str, Any]:
         return await self._volume.about()
@@ -294,15 +325,15 @@ class RoomBox(ContainerBox):
     async def start(self) -> None:
         async with self._starting:
             about = await self.show()
-            if state_of(about) is SandboxState.RUNNING:
-                return
             if about and about["State"].get("Paused"):
                 with self._engine.told():
                     await self.container().unpause()
                 return
+            if about and state_of(about) is SandboxState.RUNNING and not await self._makes_way(about):
+                return
             await self._prepare()
-            await self.make(about, await self._body())
-            with self.being_made():
+            await self.make(about, await self._body(), running=False)
+            with self.there():
                 await self.container().start()
             try:
                 await self._volume.must_run()
@@ -333,6 +364,12 @@ class RoomBox(ContainerBox):
 
     async def touch(self, idle_stop: float) -> None:
         """It does not stop itself."""
+
+    async def _makes_way(self, about: Mapping[str, Any]) -> bool:
+        """Whether one that runs was made otherwise than it would be now, and has ended for that: it does when
+        nothing runs in it."""
+        self._as_wanted = self._as_wanted or made_as(about, await self._body())
+        return not self._as_wanted and await self._volume.room(self.room.name).end_if_idle(0)
 
     async def _prepare(self) -> None:
         door = self._volume.place / "doors" / self.room.name

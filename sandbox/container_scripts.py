@@ -60,14 +60,30 @@ touch -- "$1"
 """
 FORGET = f"find {ROOT}/rooms -mindepth 1 -maxdepth 1 -type d -mtime +30 -exec rm -rf {{}} +"
 
-# Prints those of the rooms ($@) in which nothing runs, nor did an hour ago.
-IDLE = f"""
-cd {ROOT}/rooms || exit
+# $1 a directory, $2 minutes, then rooms' directories there: prints those of rooms in which nothing runs, nor
+# did so many minutes ago.
+IDLE = """
+cd -- "$1" || exit
+minutes=$2
+shift 2
 for room; do
     runs=
     for one in "$room"/processes/*/stdout; do
-        test ! -e "$one" || test -e "${{one%/*}}/exit" || runs=1
+        test ! -e "$one" || test -e "${one%/*}/exit" || runs=1
     done
-    test "$runs" || test -n "$(find "$room" -maxdepth 3 -mmin -60 | head -n 1)" || echo "$room"
+    test "$minutes" = 0 || test -z "$(find "$room" -maxdepth 3 -mmin "-$minutes" | head -n 1)" || runs=1
+    test "$runs" || echo "$room"
 done
+"""
+
+# In a room: ends it, if a look ($2 and on, a command) says that it is idle. $1 its supervisor's directory.
+# Programs start under the same lock (`supervisor.py keep`): what has started is seen by the look, and what
+# starts later ends with the room before it has begun.
+END = """
+import fcntl, os, signal, subprocess, sys, time
+lock = os.open(sys.argv[1] + "/processes", os.O_RDONLY)
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+if subprocess.run(sys.argv[2:], stdout=subprocess.PIPE, check=True).stdout:
+    os.kill(-1, signal.SIGKILL)  # all but the first process, which ends with the one that it waits for
+    time.sleep(30)
 """

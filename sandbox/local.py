@@ -362,7 +362,7 @@ class LocalSandbox:
         await self.state()
         return self._isolation.denied(self._place, since)
 
-    async def memory_kills(self) -> int:
+    async def memory_kills(self, key: str) -> int:
         return self._isolation.memory_kills(self._place)
 
     # how

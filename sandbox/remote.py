@@ -233,7 +233,7 @@ class RemoteSandbox:
         """Egress rules are the provider's, and none tells whom they refused."""
         return ()
 
-    async def memory_kills(self) -> int:
+    async def memory_kills(self, key: str) -> int:
         return 0
 
     # how

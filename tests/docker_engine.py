@@ -133,6 +133,7 @@ class DockerEngine:
         self.created: list[dict[str, Any]] = []
         self.requests: list[str] = []
         self.faults: list[tuple[str, int | str]] = []
+        self.held: list[tuple[str, asyncio.Event, asyncio.Event]] = []
         self._open: set[asyncio.Task[None]] = set()
         directory.mkdir(parents=True, exist_ok=True)
         routes: dict[str, Handler] = {
@@ -172,6 +173,20 @@ class DockerEngine:
         await asyncio.gather(*self._open, return_exceptions=True)
         self.socket.unlink(missing_ok=True)
 
+    def hold(self, what: str) -> tuple[asyncio.Event, asyncio.Event]:
+        """Of the next request that is like this: that it has come, and that it may go on."""
+        come, go = asyncio.Event(), asyncio.Event()
+        self.held.append((what, come, go))
+        return come, go
+
+    def ends_for_memory(self, name: str) -> None:
+        """As the kernel counts it in the control group of a container."""
+        events = self._group(name) / "memory.events"
+        events.write_text(f"oom {(kills := int(events.read_text().split()[-1]) + 1)}\noom_kill {kills}\n")
+
+    def _group(self, name: str) -> Path:
+        return self.directory / "groups" / name
+
     async def halt(self) -> None:
         """All containers end, as by `docker kill`."""
         for container in list(self.containers.values()):
@@ -204,6 +219,10 @@ class DockerEngine:
         """Whether the connection stays."""
         what = f"{request.method} {request.path}"
         self.requests.append(what)
+        for holding in [entry for entry in self.held if re.search(entry[0], what)]:
+            self.held.remove(holding)
+            holding[1].set()
+            await holding[2].wait()
         fault: int | str = 0
         for entry in self.faults:
             if re.search(entry[0], what):
@@ -380,6 +399,8 @@ class DockerEngine:
             raise Refused(409, "cannot start a paused container, try unpause instead")
         if container.running:
             return 304, None
+        self._group(container.name).mkdir(parents=True, exist_ok=True)
+        (self._group(container.name) / "memory.events").write_text("oom 0\noom_kill 0\n")
         hear, say = os.pipe()
         container.process = await asyncio.create_subprocess_exec(
             *self._box(container, say), pass_fds=(say,), env=_env(container), start_new_session=True
@@ -419,6 +440,7 @@ class DockerEngine:
         for mount in host["Mounts"]:
             source = self._data(mount["Source"]) if mount["Type"] == "volume" else mount["Source"]
             words += ["--ro-bind" if mount.get("ReadOnly") else "--bind", str(source), mount["Target"]]
+        words += ["--ro-bind", str(self._group(container.name)), "/sys/fs/cgroup"]
         if host["ReadonlyRootfs"]:
             words += ["--remount-ro", "/"]
         return [*words, "--chdir", config["WorkingDir"], "--", *config["Entrypoint"], *config["Cmd"]]

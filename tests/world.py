@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -588,7 +589,7 @@ class HostSandbox:
         self.scripts: list[Script] = agents
         self.playing: list[asyncio.Task[None]] = []
         self.denied: list[tuple[float, DeniedHost]] = []  # and when
-        self.starved = 0
+        self.starved: Counter[str] = Counter()
         self.exposed: dict[str, int] = {}
         self.guards: dict[str, Guard] = {}
         self.bearer = 0.0  # seconds of its links, where they ask nobody
@@ -659,8 +660,8 @@ class HostSandbox:
     async def conceal(self, path: str) -> None:
         self.exposed.pop(path, None)
 
-    async def memory_kills(self) -> int:
-        return self.starved
+    async def memory_kills(self, key: str) -> int:
+        return self.starved[key]
 
     async def denied_hosts(self, since: float) -> tuple[DeniedHost, ...]:
         return tuple(host for at, host in self.denied if at >= since)

@@ -56,11 +56,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-VERSION = 3  # 2: the door starts keepers and makes its token. 3: it leads to ports. Keepers answer as in 1
+# 2: the door starts keepers and makes its token. 3: it leads to ports. 4: keepers start under a lock. They
+# answer as in 1.
+VERSION = 4
 MAX_BODY = 16 << 20  # also the room for stdin that the program has not taken yet
 MAX_HEAD = 64 << 10
 MAX_READ = 8 << 20
@@ -331,6 +333,26 @@ class Spool:
 
     def read(self, start: int, limit: int) -> bytes:
         return os.pread(self.fd, min(limit, MAX_READ), start)
+
+
+@contextlib.contextmanager
+def starting(root: Path) -> Iterator[int]:
+    """Whoever ends the box because nothing runs in it looks under this lock, so that nothing starts between
+    its look and the end. One who holds it for longer than that takes is nobody of ours."""
+    lock = os.open(root, os.O_RDONLY)
+    until = time.monotonic() + START_PATIENCE
+    try:
+        while time.monotonic() < until:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.02)
+            except OSError:  # a file system that has no locks
+                break
+        yield lock
+    finally:
+        os.close(lock)
 
 
 class Keeper:
@@ -800,6 +822,13 @@ def keep(directory: Path) -> str:
     launch = json.load(sys.stdin)
     if not launch["argv"]:
         raise SystemExit("argv is empty")
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with starting(directory.parent) as held:
+        return keep_held(directory, launch, held)
+
+
+def keep_held(directory: Path, launch: dict[str, Any], held: int) -> str:
+    """held: a lock of whoever starts, which the keeper must not keep."""
     until = time.monotonic() + START_PATIENCE
     while True:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -817,6 +846,7 @@ def keep(directory: Path) -> str:
         return call(directory, "GET", "/status")[2].decode()
 
     def work(ready: Callable[[str], None]) -> None:
+        os.close(held)
         listener = socket.socket(socket.AF_UNIX)
         try:
             Path("sock").unlink(missing_ok=True)

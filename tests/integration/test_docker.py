@@ -237,7 +237,7 @@ async def test_the_home_outlives_a_container_that_somebody_has_pruned(
     assert await sh(sandbox, "cat ~/note") == "kept"
 
 
-async def test_new_settings_hold_from_the_next_start(
+async def test_new_settings_hold_for_rooms_in_which_nothing_runs_and_for_all_from_the_next_start(
     engine: DockerEngine, sandbox: DockerSandbox, directory: Path
 ) -> None:
     await sh(sandbox, "echo kept >~/note")
@@ -247,14 +247,16 @@ async def test_new_settings_hold_from_the_next_start(
     again = await changed.get(sandbox.id)
     await again.start()
     await sh(again, "true")
-    assert len(engine.created) == 2, "containers that run are left alone"
+    had = [one["HostConfig"].get("Memory") for one in engine.created]
+    assert had == [None, None, 1 << 30], "one in which nothing runs is made anew"
     await again.stop()
     await again.start()
     assert await sh(again, "cat ~/note") == "kept"
-    assert [one["HostConfig"].get("Memory") for one in engine.created] == [None, None, 1 << 30, 1 << 30]
+    had = [one["HostConfig"].get("Memory") for one in engine.created]
+    assert had == [None, None, 1 << 30, 1 << 30, 1 << 30]
     await again.stop()
     await again.start()
-    assert len(engine.created) == 4, "the one with the volume is as the settings say"
+    assert len(engine.created) == 5, "the one with the volume is as the settings say"
     await changed.close()
 
 

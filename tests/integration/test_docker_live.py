@@ -135,10 +135,28 @@ async def test_a_service_of_this_machine_that_is_named_is_reached_and_no_other(
 
 
 async def test_who_takes_too_much_memory_is_killed_and_counted(sandbox: DockerSandbox) -> None:
-    before = await sandbox.memory_kills()
-    result = await sandbox.run(Launch(("python3", "-c", HOG), cwd=sandbox.home), timeout=120)
-    assert result.code == 137
-    assert await sandbox.memory_kills() > before
+    before = await sandbox.memory_kills("hog")
+    hog = Launch(("python3", "-c", HOG), cwd=sandbox.home)
+    process = await sandbox.spawn("hog", hog, fence=1, orphan_after=120)
+    while not (await process.read(1, 0, ack=0, wait=20)).eof:
+        pass
+    assert (await process.status()).exit_code == 137
+    assert await sandbox.memory_kills("hog") > before
+    assert await said(sandbox, "echo", "on") == "on\n"
+
+
+async def test_an_idle_container_ends_itself_and_one_in_which_something_runs_does_not(
+    sandbox: DockerSandbox, provider: DockerProvider
+) -> None:
+    process = await sandbox.spawn("agent", Launch(("cat",), sandbox.home), fence=1, orphan_after=120)
+    (room,) = await provider.volume_box(sandbox.id, {}).rooms()
+    assert not await room.end_if_idle(0) and (await process.status()).running
+    await process.signal("KILL")
+    while not (await process.read(1, 0, ack=0, wait=20)).eof:
+        pass
+    assert not await room.end_if_idle(60), "something ran there just now"
+    assert await room.end_if_idle(0)
+    await room.remove(running=False)
     assert await said(sandbox, "echo", "on") == "on\n"
 
 

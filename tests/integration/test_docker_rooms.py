@@ -10,6 +10,7 @@ import pytest
 
 from bot.errors import ProcessGone, SandboxError, SandboxNotRunning, SandboxUnreachable
 from bot.models import Launch, SandboxState
+from sandbox.cgroups import Limits
 from sandbox.container import Engine, Room, reaching, showing
 from sandbox.container_box import RoomBox
 from sandbox.container_sandbox import DockerSandbox
@@ -69,6 +70,10 @@ def theirs(sandbox: DockerSandbox) -> tuple[str, str]:
 
 def mine(sandbox: DockerSandbox) -> tuple[str, str]:
     return f"{sandbox.workspaces}/mine", f"{sandbox.repositories}/1.git"
+
+
+def name_of(sandbox: DockerSandbox, session: tuple[str, str]) -> str:
+    return f"{sandbox.id}-{showing(*session).name}"
 
 
 async def sh(sandbox: DockerSandbox, script: str, visible: tuple[str, ...] = ()) -> str:
@@ -251,29 +256,107 @@ async def test_a_stopped_sandbox_gets_no_room(
     assert list(engine.containers) == [sandbox.id]
 
 
+async def an_hour_passes(sandbox: DockerSandbox, provider: DockerProvider) -> None:
+    older = "find /run/sandpiper/own -maxdepth 3 -exec touch -d '2 hours ago' {} +"
+    for room in await provider.volume_box(sandbox.id, {}).rooms():
+        await room.run(older, timeout=20)
+
+
+async def ended(process: KeptProcess) -> None:
+    await process.signal("KILL")
+    while not (await process.read(1, len("s3cret\n"), ack=0, wait=20)).eof:
+        pass
+
+
 async def test_a_room_is_put_away_when_nothing_ran_in_it_for_an_hour(
     engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider
 ) -> None:
     process = await at_work(sandbox)
     await sh(sandbox, "true", mine(sandbox))
-    volume = provider.volume_box(sandbox.id, {})
-    older = "find /run/sandpiper/own -maxdepth 3 -exec touch -d '2 hours ago' {} +"
 
     async def rooms() -> int:
         await (await provider.get(sandbox.id)).touch(60)
         return len(engine.containers) - 1
 
     assert await rooms() == 2
-    for room in await volume.rooms():
-        await room.run(older, timeout=20)
+    await an_hour_passes(sandbox, provider)
     assert await rooms() == 1 and (await process.status()).running
-    await process.signal("KILL")
-    while not (await process.read(1, 7, ack=7, wait=20)).eof:
-        pass
+    await ended(process)
     async with asyncio.timeout(30):
         while await rooms():
-            for room in await volume.rooms():
-                await room.run(older, timeout=20)
+            await an_hour_passes(sandbox, provider)
+
+
+@pytest.mark.parametrize("step", ["POST /containers/{}/exec", "DELETE /containers/{}"])
+async def test_a_program_that_starts_while_its_idle_room_is_put_away_runs_on(
+    engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider, step: str
+) -> None:
+    await sh(sandbox, "true", mine(sandbox))
+    await an_hour_passes(sandbox, provider)
+    come, go = engine.hold(step.format(name_of(sandbox, mine(sandbox))))
+    putting_away = asyncio.create_task((await provider.get(sandbox.id)).touch(60))
+    async with asyncio.timeout(20):
+        await come.wait()
+    launch = Launch(("sh", "-c", "echo on; cat"), sandbox.home, visible=mine(sandbox))
+    process = await sandbox.spawn("agent", launch, fence=1, orphan_after=600)
+    go.set()
+    await putting_away
+    assert (await process.read(1, 0, ack=0, wait=20)).data == b"on\n"
+    assert (await process.status()).running
+
+
+async def test_an_idle_room_in_which_a_program_is_just_starting_is_not_put_away(
+    engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider
+) -> None:
+    await sh(sandbox, "true", mine(sandbox))
+    room = provider.volume_box(sandbox.id, {}).room(showing(*mine(sandbox)).name)
+    starting = "fcntl.flock(os.open('/run/sandpiper/own/processes', 0), fcntl.LOCK_SH)"
+    await room.run(
+        f'python3 -c "import fcntl, os, time; {starting}; os.fork() or time.sleep(600)"', timeout=20
+    )
+    await an_hour_passes(sandbox, provider)
+    await sandbox.touch(60)
+    assert await room.state() is SandboxState.RUNNING
+
+
+async def test_a_room_that_would_be_made_otherwise_now_is_made_anew_when_nothing_runs_in_it(
+    engine: DockerEngine, sandbox: DockerSandbox, provider: DockerProvider, tmp_path: Path
+) -> None:
+    process = await at_work(sandbox)
+    await sh(sandbox, "true", mine(sandbox))
+    about = Engine(engine.url, IMAGE, limits=Limits(memory=1 << 30), private=(".new/talks",))
+    changed = DockerProvider(tmp_path / "docker", about, allow=())
+    again = await changed.get(sandbox.id)
+
+    def memory(session: tuple[str, str]) -> int:
+        host = engine.containers[name_of(sandbox, session)].config["HostConfig"]
+        return int(host.get("Memory", 0))
+
+    look = "grep -o ~/.new/talks /proc/mounts; true"  # what it has for itself is a mount
+    assert await sh(again, look, mine(sandbox)) and memory(mine(sandbox)) == 1 << 30
+    assert not await sh(again, look, theirs(sandbox)) and memory(theirs(sandbox)) == 0
+    assert (await process.status()).running
+    await ended(process)
+    again = await changed.get(sandbox.id)
+    assert await sh(again, look, theirs(sandbox)) and memory(theirs(sandbox)) == 1 << 30
+    assert (await (await again.attach("agent", fence=1)).read(1, 0, ack=0, wait=0)).data == b"s3cret\n"
+    made = len(engine.created)
+    await sh(again, look, mine(sandbox))
+    assert len(engine.created) == made, "which is as it is wanted"
+    await changed.close()
+
+
+async def test_programs_that_ended_for_memory_are_counted_for_their_own_session(
+    engine: DockerEngine, sandbox: DockerSandbox
+) -> None:
+    await at_work(sandbox)
+    launch = Launch(("sleep", "600"), sandbox.home, visible=mine(sandbox))
+    await sandbox.spawn("mine", launch, fence=1, orphan_after=600)
+    engine.ends_for_memory(name_of(sandbox, theirs(sandbox)))
+    assert (await sandbox.memory_kills("mine"), await sandbox.memory_kills("agent")) == (0, 1)
+    await sandbox.stop()
+    assert (await sandbox.memory_kills("agent"), await sandbox.memory_kills("nobody")) == (0, 0)
+    assert list(engine.containers) == [sandbox.id]
 
 
 async def test_a_sandbox_of_an_earlier_release_is_made_anew_with_its_work(

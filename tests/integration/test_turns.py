@@ -304,7 +304,7 @@ async def test_a_stop_that_is_not_heard_of_yet_is_one_all_the_same(
 async def test_an_agent_that_is_killed_for_memory_ends_with_what_to_do(tmp_path: Path) -> None:
     async def eats(agent: ScriptedProcess) -> None:
         await agent.take()
-        next(iter(t.provider.boxes.values())).starved += 1
+        next(iter(t.provider.boxes.values())).starved[agent.key] += 1
         agent.exit(137)
 
     async with town(tmp_path, [eats, eats, eats]) as t:

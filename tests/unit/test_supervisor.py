@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -548,6 +549,37 @@ def test_a_keeper_holds_nothing_that_its_starter_left_open(tmp_path: Path) -> No
     end(tmp_path / "process")
 
 
+def has_open(pid: int, path: Path) -> bool:
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if fd.samefile(path):
+                return True
+    return False
+
+
+def test_nothing_starts_while_somebody_looks_whether_anything_runs(tmp_path: Path) -> None:
+    place = tmp_path / "process"
+    launch = json.dumps({"argv": ["cat"], "env": {}, "fence": 1, "lease": 60}).encode()
+    look = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_EX)
+    command = [*PYTHON, str(PROGRAM), "keep", "--dir", str(place)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as starting:
+        assert starting.stdin and starting.stdout
+        starting.stdin.write(launch)
+        starting.stdin.close()
+        until = time.monotonic() + 20
+        while not has_open(starting.pid, tmp_path):
+            assert time.monotonic() < until, "it does not ask for the lock"
+            time.sleep(0.01)
+        assert not place.exists()
+        os.close(look)
+        assert json.loads(starting.stdout.read())["running"] and starting.wait(20) == 0
+    look = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_EX | fcntl.LOCK_NB)  # who has started has let go of it
+    os.close(look)
+    end(place)
+
+
 def test_secrets_arrive_by_descriptor_and_stand_nowhere_else(start: Start) -> None:
     secret = "correct-horse-battery"
     kept = start("sh", "-c", "cat /dev/fd/100; echo; cat", handover=secret, env={"PATH": os.environ["PATH"]})
@@ -621,7 +653,7 @@ def test_every_answer_of_the_door_says_whose_it_is(root: Path) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", door["port"], timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", target, headers={"X-Sandpiper-Token": token or door["token"]})
-            assert connection.getresponse().headers["X-Sandpiper-Door"] == "3"
+            assert connection.getresponse().headers["X-Sandpiper-Door"] == "4"
 
 
 def test_nothing_but_processes_is_behind_the_door(start: Start, root: Path) -> None:

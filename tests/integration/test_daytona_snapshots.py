@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
+import os
 import re
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from aiohttp import web
 
+from bot.cli import main
 from tests.certificates import make_authority
 
 models = pytest.importorskip("daytona_api_client_async", reason="the extra `daytona` is not installed")
@@ -172,19 +177,23 @@ async def daytona() -> AsyncIterator[Snapshots]:
     await server.close()
 
 
-async def sandpiper(
-    daytona: Snapshots, *words: str, cwd: Path, key: str = KEY, ca: str = ""
-) -> tuple[int, str, str]:
-    env = {
+def settings(daytona: Snapshots, *, key: str, ca: str = "") -> dict[str, str]:
+    return {
         "PATH": "/usr/bin:/bin",
         "SANDPIPER_DAYTONA_API_KEY": key,
         "SANDPIPER_DAYTONA_API_URL": f"{daytona.url}/api",
         "SANDPIPER_CA_BUNDLE": ca,
     }
+
+
+async def started(
+    daytona: Snapshots, *words: str, cwd: Path, key: str = KEY, ca: str = ""
+) -> tuple[int, str, str]:
+    """The program itself, as an operator starts it."""
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bot", *words),
         cwd=cwd,
-        env={**env, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**settings(daytona, key=key, ca=ca), "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -193,8 +202,21 @@ async def sandpiper(
     return program.returncode, out.decode(), err.decode()
 
 
+async def sandpiper(daytona: Snapshots, *words: str, cwd: Path, key: str = KEY) -> tuple[int, str, str]:
+    """The same command within this process: a new one reads in the whole SDK again, for two seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, settings(daytona, key=key), clear=True),
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = await asyncio.to_thread(main, words)  # with a loop of its own
+    return code, out.getvalue(), err.getvalue()
+
+
 async def test_it_is_built_with_its_logs_and_says_the_setting(daytona: Snapshots, tmp_path: Path) -> None:
-    code, out, err = await sandpiper(daytona, "snapshot", "build", "--cpu", "4", cwd=tmp_path)
+    code, out, err = await started(daytona, "snapshot", "build", "--cpu", "4", cwd=tmp_path)
     assert (code, err) == (0, "")
     assert [line for line in out.splitlines() if line.startswith("#")] == LOGS
     (setting,) = re.findall(r"^SANDPIPER_DAYTONA_SNAPSHOT=(\S+)$", out, re.MULTILINE)
@@ -257,7 +279,7 @@ async def test_an_operators_dockerfile_goes_on_with_ours(daytona: Snapshots, tmp
 
 async def test_a_build_that_fails_says_why_and_can_be_tried_again(daytona: Snapshots, tmp_path: Path) -> None:
     daytona.ends = "build_failed"
-    code, out, err = await sandpiper(daytona, "snapshot", "build", cwd=tmp_path)
+    code, out, err = await started(daytona, "snapshot", "build", cwd=tmp_path)
     assert code == 2 and LOGS[1] in out
     assert "RUN apt-get exited with 100" in err and "SANDPIPER_DAYTONA_SNAPSHOT" not in out
     daytona.ends = "active"
@@ -323,7 +345,7 @@ async def test_the_dockerfile_alone_is_for_docker_and_e2b(daytona: Snapshots, tm
 
 async def test_the_operators_certificates_count_for_it_too(daytona: Snapshots, tmp_path: Path) -> None:
     authority = make_authority(tmp_path)
-    code, _, err = await sandpiper(daytona, "snapshot", "build", cwd=tmp_path, ca=str(authority.bundle))
+    code, _, err = await started(daytona, "snapshot", "build", cwd=tmp_path, ca=str(authority.bundle))
     assert (code, err) == (0, "")
     trusted = (tmp_path / "data" / "certificates.pem").read_bytes()
     assert authority.bundle.read_bytes() in trusted

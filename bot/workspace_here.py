@@ -60,6 +60,15 @@ ours() (
   cd "$bare" && test "$common" = "$(pwd -P)"
 )
 
+# What the clone has of this worktree, whatever the worktree says of that. There is no `git worktree prune` of
+# ours: of other sessions' worktrees nothing is seen from here, so git takes them all for deleted.
+entries() {{
+  there=$(cd "$(dirname "$tree")" && pwd -P)/${{tree##*/}}/.git
+  for each in "$bare"/worktrees/*/gitdir; do
+    if test "$(cat "$each" 2>/dev/null)" = "$there"; then echo "${{each%/gitdir}}"; fi
+  done
+}}
+
 # The locks that only the session's own agent can have held. Call it when that has ended.
 unlock() {{
   rm -f "$bare/$heads.lock"

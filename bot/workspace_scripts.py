@@ -84,7 +84,6 @@ rm -f "$wanted" "$wanted.refs"
 OPEN = f"""{HERE}
 alone
 base=refs/remotes/origin/$1 start=$2 turn=$3 published=$4
-b worktree prune
 unlock
 said=
 if ! test -e "$tree.opened" || ! ours; then
@@ -96,6 +95,7 @@ if ! test -e "$tree.opened" || ! ours; then
   rm -f "$tree.opened" "$tree.setup" "$tree.start"
   rm -rf "$tree"
   mkdir -p "$(dirname "$tree")"
+  # Forced twice, in the place of an entry that the clone may still have of it.
   if has_branch; then
     b worktree add -q -f -f --lock "$tree" "$branch"
   elif b rev-parse -q --verify "refs/remotes/origin/$branch" >/dev/null; then
@@ -253,8 +253,9 @@ keep "$away" "$1" >/dev/null
 test "$(b rev-parse "$away")" != "$(b rev-parse "$heads")" || b update-ref -d "$away"
 b worktree unlock "$tree" 2>/dev/null || true
 rm -f "$tree.opened"
+entries=$(entries)
 rm -rf "$tree" "$tree".setup* "$tree".start* "$tree.origin"
-b worktree prune
+echo "$entries" | while IFS= read -r each; do test -z "$each" || rm -rf -- "$each"; done
 """
 
 # a directory; what is still there of the worktree, and what lies beside it, goes where only sessions of the

@@ -118,8 +118,36 @@ add() {{
   done <<END
 $(nested)
 END
-  t add -A -- "$@"
+  # As if all were checked out: git refuses to take in what lies outside of a sparse checkout.
+  t -c core.sparseCheckout=false add -A -- "$@"
 }}
+
+# Have git look again at the files that it was told not to look at, where they are there.
+unhide() {{
+  for each in no-assume-unchanged no-skip-worktree; do
+    t ls-files -v -z | sed -z -n 's/^[a-zS] //p' | (
+      cd "$tree"
+      xargs -0 -r sh -c 'for each; do if test -e "$each"; then printf "%s\\0" "$each"; fi; done' there
+    ) | t update-index -z --$each --stdin || return
+  done
+}}
+
+# $1 a commit, for where there is no index that can be read; prints the tree of all that lies in the worktree.
+# It begins with the worktree's own index: what is staged though git ignores it is known only there. The copy
+# has its time, by which git knows what may have changed unseen.
+everything() (
+  own=$(t rev-parse --absolute-git-dir)
+  GIT_INDEX_FILE=$(mktemp -u); export GIT_INDEX_FILE
+  if ! {{
+    test -f "$own/index" && cp -p -- "$own/index" "$GIT_INDEX_FILE" && unhide && add && t write-tree
+  }} 2>/dev/null; then
+    rm -f "$GIT_INDEX_FILE"
+    t read-tree "$1"
+    add
+    t write-tree
+  fi
+  rm -f "$GIT_INDEX_FILE"
+)
 
 # $1 a commit of `keep`, of what is no part of the branch: under a name by which it is found with that
 strand() {{ put "$stranded/$1" "$1"; }}
@@ -135,12 +163,7 @@ only_here() {{
 # $1 ref, $2 message: a commit of everything, on a ref, with the worktree left as it is
 keep() {{
   head=$(t rev-parse -q --verify HEAD || b rev-parse "$heads")
-  GIT_INDEX_FILE=$(mktemp -u); export GIT_INDEX_FILE
-  t read-tree "$head"
-  add
-  all=$(t write-tree)
-  rm -f "$GIT_INDEX_FILE"
-  unset GIT_INDEX_FILE
+  all=$(everything "$head")
   commit=$head
   if test "$all" != "$(b rev-parse "$head^{{tree}}")"; then
     commit=$(b commit-tree "$all" -p "$head" -m "$2")

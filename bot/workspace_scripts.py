@@ -109,6 +109,10 @@ if ! test -e "$tree.opened" || ! ours; then
   if test -n "$kept" && test "$(b rev-parse "$kept^")" = "$(b rev-parse "$heads")"; then
     t read-tree -u --reset "$kept"
     t reset -q
+    # What was staged though git ignores it would be seen by nobody now.
+    b diff-tree -r -z --no-renames --name-only --diff-filter=A "$heads" "$kept" |
+      {{ t check-ignore -z --stdin || true; }} |
+      xargs -0 -r {GIT} -C "$tree" --literal-pathspecs add -f --
     back=yes
   fi
   if test -n "$kept" && test -z "$back" && ! b diff --quiet "$kept" "$heads"; then  # else published since

@@ -268,6 +268,7 @@ class Endings:
         if sandbox is None or not session.branch or turn.kind is TurnKind.PUBLISH:
             return ()
         await self.end_agent(driver, sandbox)
+        await sandbox.enter()
         await tell_denied(driver, sandbox)  # what was met since it was last looked, as by a hook that hung
         notes: tuple[str, ...] = ()
         for one in session.each():

@@ -66,6 +66,7 @@ class FileVerb:
             raise FileRefused("No file can have that name.")
         sandbox = await self._sandboxes.start(row)
         await self._store.touch_sandbox(row.id)
+        await sandbox.enter()
         inside, size = await self._workspaces.file(session, sandbox, message.options["path"])
         if size > LARGEST_FILE:
             most = size_words(LARGEST_FILE)

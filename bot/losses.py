@@ -53,6 +53,7 @@ class Losses:
             async with asyncio.timeout(PATIENCE):
                 if self._workspaces is not None:
                     sandbox = await self._sandboxes.start(row)
+                    await sandbox.enter()
                     for session in [one for one in worked[:MOST] if one.id not in only_here]:
                         looked, work = await _look(self._workspaces.unpublished(session, sandbox))
                         certain = certain and looked

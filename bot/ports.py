@@ -271,7 +271,7 @@ class Sandbox(Protocol):
 
     id: str
     labels: Mapping[str, str]  # as it was made with
-    home: str
+    home: str  # some know their directories only after `enter`
     workspaces: str  # a directory per session lives here
     repositories: str  # a bare clone per repository lives here
     agents: str  # the agents' programs; only a launch that installs may write there
@@ -288,6 +288,11 @@ class Sandbox(Protocol):
 
     async def touch(self, idle_stop: float) -> None:
         """It is in use; it may stop itself after `idle_stop` seconds without a further touch."""
+        ...
+
+    async def enter(self) -> None:
+        """Before anything is done in it, while it runs; `create` has done so. Its life goes on without: a
+        program in it may have broken what this needs. Raises SandboxError with what that is."""
         ...
 
     async def run(self, launch: Launch, *, stdin: bytes = b"", timeout: float = 60.0) -> ExecResult:

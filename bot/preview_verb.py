@@ -32,6 +32,7 @@ class PreviewVerb:
             sandbox = None if session is None else await self._sandboxes.existing(session.owner)
             if session is None or sandbox is None or await sandbox.state() is not SandboxState.RUNNING:
                 return await self._answers.note(message, "not served", NOT_SERVED)
+            await sandbox.enter()
             turn = await self._store.open_turn(session.id)
             running = turn is not None and turn.state is TurnState.RUNNING
             path = entrance(sandbox, turn) if turn is not None and running else ""

@@ -13,7 +13,9 @@ from bot.errors import (
     LeaseLost,
     SandboxElsewhere,
     SandboxError,
+    SandboxFull,
     SandboxGone,
+    SandboxNotRunning,
     SandboxUnreachable,
     SandpiperError,
     StoreUnavailable,
@@ -23,7 +25,7 @@ from bot.patience import patiently
 from bot.ports import Clock, Provider, Sandbox, Store
 from bot.sandbox_holds import Holds
 from bot.timeline import span
-from bot.whereabouts import Whereabouts
+from bot.whereabouts import RESET, Whereabouts
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +144,7 @@ class Sandboxes:
             await self._store.audit("sandpiper", "sandbox.ready", sandbox.id, key.tenant)
             if await sandbox.state() is not SandboxState.RUNNING:
                 await sandbox.start()
+            await _enter(sandbox)
             return Ready(sandbox, lost, await self._since(key))
 
     async def existing(self, owner: Person) -> Sandbox | None:
@@ -261,6 +264,7 @@ class Sandboxes:
         async def look(row: SandboxRow) -> None:
             sandbox = await self.get(row)
             if await sandbox.state() is SandboxState.RUNNING:
+                await sandbox.enter()
                 await act(sandbox)
 
         await self._between_turns(row, look)
@@ -404,9 +408,22 @@ class Sandboxes:
                 # It may have stopped by itself: what is said of it must know of a start by its time.
                 await self._store.saw_sandbox(row.id, SandboxState.STOPPED)
                 await sandbox.start()
+            await _enter(sandbox)
             return sandbox
 
         return await patiently(self._clock, start)
+
+
+async def _enter(sandbox: Sandbox) -> None:
+    """Where that fails for good, an agent may have broken it, and none can mend it any more."""
+    try:
+        await sandbox.enter()
+    except (SandboxUnreachable, SandboxNotRunning, SandboxGone):
+        raise
+    except SandboxFull as error:
+        raise SandboxFull(error.what, f"No agent can be started to make room. {RESET}") from error
+    except SandboxError as error:
+        raise SandboxError(error.what, f"{error.mend} If it could be used before, {RESET}") from error
 
 
 @contextmanager

@@ -140,6 +140,9 @@ class DockerSandbox:
         await self._volume.way_out(self._services.addresses())
         await self._volume.tidy()
 
+    async def enter(self) -> None:
+        """Each room is, with what is done in it."""
+
     # what is done in it
 
     async def run(self, launch: Launch, *, stdin: bytes = b"", timeout: float = 60.0) -> ExecResult:

@@ -279,10 +279,11 @@ class LocalSandbox:
         await asyncio.to_thread(remove_tree, doomed)
 
     async def touch(self, idle_stop: float) -> None:
-        """A local sandbox costs nothing while idle and does not stop itself; but what programs in it need
-        beside it can have died under them."""
+        """It does not stop itself; but what programs in it need beside it can have died under them."""
         if await self.state() is SandboxState.RUNNING:
             await self._isolation.keep(self._place)
+
+    async def enter(self) -> None: ...  # all that it needs is outside of it
 
     # what is done in it
 

@@ -69,8 +69,7 @@ echo "$size ${sum%% *}"
 
 
 class RemoteSandbox:
-    """A sandbox over a box. `home` and the other directories are empty until `state` has said that
-    it runs, or `start` has returned.
+    """A sandbox over a box. `home` and the other directories are empty until `enter` has returned.
 
     port, host: where the supervisor's door listens in the box. socket: where it listens besides; a path
     in the box, "": nowhere. directory: the supervisor's, "": in the home. inherited: names of the box's own
@@ -105,15 +104,11 @@ class RemoteSandbox:
     # its life
 
     async def state(self) -> SandboxState:
-        state = await persistently(self._box.state)
-        if state is SandboxState.RUNNING:
-            await self._inside()
-        return state
+        return await persistently(self._box.state)
 
     async def start(self) -> None:
         await persistently(self._box.start)
         self._supervisor.look_again()
-        await self._inside()
 
     async def stop(self) -> None:
         await persistently(self._box.stop)
@@ -124,6 +119,9 @@ class RemoteSandbox:
 
     async def touch(self, idle_stop: float) -> None:
         await persistently(lambda: self._box.touch(idle_stop))
+
+    async def enter(self) -> None:
+        await self._inside()
 
     # what is done in it
 

@@ -164,6 +164,7 @@ class DirectoryProvider:
         (root / "box.json").write_text(json.dumps({"labels": dict(labels), "port": free_port()}))
         sandbox = self._sandbox(root)
         await sandbox.start()
+        await sandbox.enter()
         return sandbox
 
     async def find(self, labels: Mapping[str, str]) -> Sequence[Sandbox]:
@@ -178,9 +179,7 @@ class DirectoryProvider:
         root = self._directory / id
         if not re.fullmatch(r"box-[0-9a-f]{16}", id) or not (root / "box.json").exists():
             raise SandboxGone(f"There is no box {id}.")
-        sandbox = self._sandbox(root)
-        await sandbox.state()
-        return sandbox
+        return self._sandbox(root)
 
     async def close(self) -> None:
         await self._ports.close()

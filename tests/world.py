@@ -606,6 +606,8 @@ class HostSandbox:
 
     async def touch(self, idle_stop: float) -> None: ...
 
+    async def enter(self) -> None: ...
+
     async def run(self, launch: Launch, *, stdin: bytes = b"", timeout: float = 60.0) -> ExecResult:
         for path in launch.visible:
             Path(path).mkdir(parents=True, exist_ok=True)

@@ -130,6 +130,14 @@ async def test_a_box_that_stops_under_the_agent_is_started_and_the_turn_goes_on(
     await cloud.witness.once(root, commits=["Add halt"], attempts=2)
 
 
+async def test_what_a_stopped_turn_has_done_is_kept_in_the_box(cloud: Cloud) -> None:
+    root = cloud.rig.mention("!write kept.txt kept\n!commit Add kept\n" + GATE.format("kept"))
+    await cloud.reached("kept")
+    cloud.rig.reply(root, "stop")
+    final = await cloud.rig.final(root)
+    assert "The work so far is kept" in str(final) and "(1 commit)" in str(final)
+
+
 @pytest.mark.parametrize(
     ("status", "said", "words", "mend"),
     [

@@ -109,6 +109,7 @@ async def asked_often(provider: DaytonaProvider, guard: Guard) -> AsyncIterator[
     async with httpx.AsyncClient(trust_env=False) as client:
         sandbox = RemoteSandbox(box, client, ports=ports)
         await sandbox.start()
+        await sandbox.enter()
         port = free_port()
         async with serving(sandbox, port) as entrance:
             yield (await shown(sandbox, port, entrance, guard)).url

@@ -198,6 +198,7 @@ async def set_up(directory: Path, client: httpx.AsyncClient) -> AsyncIterator[St
     async with wire.serving():
         stage = Stage(box, wire, client, RemoteSandbox(box, client, port=port, host="127.0.0.1"))
         await stage.sandbox.start()
+        await stage.sandbox.enter()
         yield stage
     box.faults.clear()
     with contextlib.suppress(SandboxGone):
@@ -234,6 +235,7 @@ async def test_a_connection_lost_in_any_call_to_the_provider_changes_nothing(
     later = stage.another_life()
     stage.box.faults[verb] = [when]
     assert await later.state() is SandboxState.RUNNING
+    await later.enter()
     await later.upload(tmp_path / "source", f"{later.home}/a/file")
     await later.download(f"{later.home}/a/file", tmp_path / "target", limit=MB)
     assert (tmp_path / "target").read_bytes() == content
@@ -395,7 +397,7 @@ async def test_a_port_that_somebody_took_is_no_door(stage: Stage) -> None:
 async def test_a_box_without_python_says_so(stage: Stage, tmp_path: Path) -> None:
     stage.box.path = str(tmp_path / "nothing")
     with pytest.raises(SandboxError, match=r"cannot run our programs: .*python3"):
-        await stage.another_life().state()
+        await stage.another_life().enter()
 
 
 # Its end
@@ -483,7 +485,7 @@ async def test_what_another_life_left_behind_goes_after_a_day(stage: Stage) -> N
             left = stage.box.home / ".sandpiper" / f"{place}-{name}"
             left.mkdir()
             os.utime(left, (time.time() - age,) * 2)
-    await stage.another_life().state()
+    await stage.another_life().enter()
     left_over = [path.name for path in stage.processes.parent.glob("*/*-*")]
     assert sorted(left_over) == ["run-0123-new", "unpacked.d-new"]
 

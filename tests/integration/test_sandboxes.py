@@ -49,6 +49,7 @@ class Box(HostSandbox):
     def __init__(self, *about: Any) -> None:
         super().__init__(*about)
         self.touched: list[float] = []
+        self.troubles: list[SandboxError] = []  # of who enters it
 
     async def touch(self, idle_stop: float) -> None:
         if self.full:
@@ -58,6 +59,10 @@ class Box(HostSandbox):
             self.refused, self.busy = self.busy, 0.0
             raise SandboxUnreachable("too many calls", retry_after=self.refused)
         self.touched.append(idle_stop)
+
+    async def enter(self) -> None:
+        if self.troubles:
+            raise self.troubles.pop(0)
 
     async def state(self) -> SandboxState:
         return self.now

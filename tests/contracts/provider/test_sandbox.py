@@ -135,6 +135,10 @@ async def test_another_life_of_the_bot_finds_the_same_sandbox(make: Make, sandbo
     await sh(sandbox, "echo kept >~/note")
     later, another = make(), make()
     again = await later.get(sandbox.id)
+    assert await again.state() is SandboxState.RUNNING
+    await again.enter()
+    assert (again.home, again.workspaces) == (sandbox.home, sandbox.workspaces)
+    assert (again.repositories, again.agents) == (sandbox.repositories, sandbox.agents)
     assert await sh(again, "cat ~/note") == "kept"
     await another.get(sandbox.id)
     assert later.host == another.host

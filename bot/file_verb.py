@@ -65,7 +65,6 @@ class FileVerb:
         if not _can_name_a_file(message.options["path"]):
             raise FileRefused("No file can have that name.")
         sandbox = await self._sandboxes.start(row)
-        await self._store.touch_sandbox(row.id)
         await sandbox.enter()
         inside, size = await self._workspaces.file(session, sandbox, message.options["path"])
         if size > LARGEST_FILE:

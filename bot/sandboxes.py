@@ -240,12 +240,12 @@ class Sandboxes:
         return await self._between_turns(row, stop)
 
     async def start(self, row: SandboxRow) -> Sandbox:
-        """It, running; nothing waits for it. Raises SandboxError, also when too many run already."""
+        """It, running; that is a use of it. Raises SandboxError, also when too many run already."""
         async with self._visitors_room(row), self.alone(row.key):
             sandbox = await self.get(row)
             if await sandbox.state() is not SandboxState.RUNNING:
                 await sandbox.start()
-            await self._store.saw_sandbox(row.id, SandboxState.RUNNING)
+            await self._store.touch_sandbox(row.id)
             return sandbox
 
     async def delete(self, row: SandboxRow, why: str, by: str) -> Sequence[Session]:

@@ -169,6 +169,22 @@ async def test_a_sandbox_that_nobody_uses_is_stopped(tmp_path: Path) -> None:
         assert box.now is SandboxState.STOPPED
 
 
+async def test_a_sandbox_that_was_started_without_a_turn_runs_for_the_idle_time(tmp_path: Path) -> None:
+    """By an operator, or to see what a reset would cost."""
+    async with house(tmp_path) as it:
+        box = await it.box(ANA)
+        it.clock.advance(IDLE + 1)
+        await it.sandboxes.stop_idle()
+        (row,) = await it.sandboxes.rows()
+        await it.sandboxes.start(row)
+        it.clock.advance(IDLE - 1)
+        await it.sandboxes.stop_idle()
+        assert box.now is SandboxState.RUNNING
+        it.clock.advance(2)
+        await it.sandboxes.stop_idle()
+        assert box.stopping == 2
+
+
 async def test_a_provider_is_not_asked_about_what_is_stopped(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         boxes = [await it.box(ANA), await it.box(BEN)]

@@ -18,21 +18,25 @@ log = logging.getLogger(__name__)
 MOST = 50  # sessions that are looked into, the newest
 PATIENCE = 60.0  # seconds for all of it
 NAMED = 20
+UNSURE = "unsure"
+NOT_LOOKED = "No bot runs that could look into it."
+TOO_LONG = "A look into it takes too long."
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
     """sessions: those whose work exists nowhere else. beside: repositories of which there is work
-    on the branch of no session, and nowhere else. certain: all of them were looked into."""
+    on the branch of no session, and nowhere else. doubt: why there may be more, "": there is no more."""
 
     sessions: tuple[Session, ...] = ()
     beside: tuple[Repository, ...] = ()
-    certain: bool = True
+    doubt: str = ""
 
     @property
     def names(self) -> list[str]:
-        """Of all that is lost, for who was told of it."""
-        return [session.id for session in self.sessions] + [f"beside:{one.id}" for one in self.beside]
+        """Of all that is lost, for who was told of it; that there may be more has one, too."""
+        beside = [f"beside:{one.id}" for one in self.beside]
+        return [session.id for session in self.sessions] + beside + ([UNSURE] if self.doubt else [])
 
 
 class Losses:
@@ -47,7 +51,12 @@ class Losses:
         """A stopped sandbox is started for it."""
         worked = await self._store.worked_sessions(row.key.person)
         only_here = {session.id for session in worked if session.any_ready}
-        certain = self._workspaces is not None and len(worked) <= MOST
+        doubts = [] if self._workspaces is not None else [NOT_LOOKED]
+        doubts += (
+            [f"Only the newest {MOST} of {len(worked)} threads were looked into."]
+            if len(worked) > MOST
+            else []
+        )
         beside: list[Repository] = []
         try:
             async with asyncio.timeout(PATIENCE):
@@ -55,27 +64,27 @@ class Losses:
                     sandbox = await self._sandboxes.start(row)
                     await sandbox.enter()
                     for session in [one for one in worked[:MOST] if one.id not in only_here]:
-                        looked, work = await _look(self._workspaces.unpublished(session, sandbox))
-                        certain = certain and looked
+                        doubt, work = await _look(self._workspaces.unpublished(session, sandbox))
+                        doubts += [doubt] if doubt else []
                         only_here |= {session.id} if work else set()
                     for repository, sessions in _in_each(worked).items():
-                        looked, work = await _look(self._workspaces.beside(sessions, sandbox))
-                        certain = certain and looked
+                        doubt, work = await _look(self._workspaces.beside(sessions, sandbox))
+                        doubts += [doubt] if doubt else []
                         beside += [repository] if work else []
         except (SandboxError, TimeoutError) as error:
             log.info("sandbox %s cannot be looked into: %s", row.provider_id, error)
-            certain = False
+            doubts.append(error.what if isinstance(error, SandboxError) else TOO_LONG)
         lost = tuple(session for session in worked if session.id in only_here)
-        return Lost(lost, tuple(beside), certain)
+        return Lost(lost, tuple(beside), doubts[0] if doubts else "")
 
 
-async def _look(work: Awaitable[bool]) -> tuple[bool, bool]:
-    """Whether it could be looked into, and whether there is work that is only there."""
+async def _look(work: Awaitable[bool]) -> tuple[str, bool]:
+    """Why it cannot be looked into, and whether there is work that is only there."""
     try:
-        return True, await work
+        return "", await work
     except WorkspaceError as error:
         log.info("a sandbox cannot be looked into: %s", error)
-        return False, False
+        return "A worktree or a clone in it cannot be looked into.", False
 
 
 def _in_each(sessions: Iterable[Session]) -> Mapping[Repository, Sequence[Session]]:

@@ -105,7 +105,7 @@ class Operators:
         if not yes:
             lost = await self._losses.of(row)
             work = listed(lost, self._surfaces, None)
-            doubt = "" if lost.certain else "Not all of it could be looked into. "
+            doubt = f"Not all of it could be looked into. {lost.doubt} " if lost.doubt else ""
             what = f"Work that is not published would be lost:\n{work}\n" if work else ""
             raise SandpiperError(
                 f"{id} was not deleted. {what}{doubt}", "Say it again with --yes to delete it."

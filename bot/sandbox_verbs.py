@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bot.answers import Answers
 from bot.errors import Denied, SandboxElsewhere, SandboxError, SandboxGone
-from bot.losses import Losses, Lost, listed, named
+from bot.losses import UNSURE, Losses, Lost, listed, named
 from bot.models import Message, Person, Reset, SandboxRow, Saying, SayingKind, Session
 from bot.ports import Clock, Store, Surface
 from bot.sandboxes import Sandboxes
@@ -130,9 +130,9 @@ class SandboxVerbs:
 
     def _costs(self, message: Message, lost: Lost) -> str:
         home = "Its home goes too: installed programs, settings, and what agents remember."
-        unsure = "" if lost.certain else " I could not look into all of it, so there may be more."
-        if not lost.names:
-            none = "No work that is not published was found." if lost.certain else ""
+        unsure = " I could not look into all of it, so there may be more." if lost.doubt else ""
+        if not (lost.sessions or lost.beside):
+            none = "" if lost.doubt else "No work that is not published was found."
             return f"{none}{unsure} {home}".strip()
         return f"{home} So does work that is not published:{unsure}\n{listed(lost, self._surfaces, message)}"
 
@@ -150,8 +150,13 @@ class SandboxVerbs:
         if busy := await self._store.open_sessions(row.key.person):
             return await self._busy(message, busy)
         lost = await self._losses.of(row)
-        if any(name not in reset.told for name in lost.names):
-            text = "More would be lost by now than I told you. Say `sandbox reset` again to see what."
+        if more := [name for name in lost.names if name not in reset.told]:
+            text = "More would be lost by now than I told you."
+            if more == [UNSURE]:
+                text = (
+                    f"More may be lost than I told you, since I cannot look into all of it now. {lost.doubt}"
+                )
+            text += " Say `sandbox reset` again to see what."
             return await self._answers.note(message, "more lost", text)
         if busy := await self.sandboxes.delete(
             row, BY_OWNER, f"{message.author.tenant}/{message.author.user}"

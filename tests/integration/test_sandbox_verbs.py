@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bot.core import Policy
+from bot.errors import SandboxUnreachable
 from bot.models import Identity, Outcome, SandboxState, Saying, SayingKind, Verb
 from bot.sandbox_verbs import RESET_WITHIN
 from bot.sandboxes import Ages
@@ -253,6 +254,28 @@ async def test_a_reset_that_would_cost_more_than_was_said_is_asked_again(tmp_pat
         await sandbox(t, "reset")
         await t.until(lambda: [item.saying.reset for item in t.slack.said if item.saying.reset] == [1, 2])
         assert await confirm(t, 2) == "deleted"
+
+
+async def test_a_reset_is_asked_again_when_it_can_no_longer_be_seen_what_is_lost(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers]) as t:
+        with_boxes(t)
+        await t.say("hello")
+        await t.final()
+        await sandbox(t, "reset")
+        question = await asked(t)
+        (t.box().cwd / "later.txt").write_text("since then")
+        (box,) = boxes(t)
+        away = SandboxUnreachable("The box does not answer.")
+        box.troubles = [away, away]
+        assert await confirm(t, question.reset) == "more lost"
+        assert "all of it now. The box does not answer. Say `sandbox reset` again" in await said(
+            t, "More may be"
+        )
+        assert len(t.provider.boxes) == 1
+        await sandbox(t, "reset")
+        await t.until(lambda: [item.saying.reset for item in t.slack.said if item.saying.reset] == [1, 2])
+        assert "there may be more" in (await asked(t)).text
+        assert await confirm(t, 2) == "more lost", "by now it can be seen"
 
 
 async def test_a_reset_is_its_owners_has_a_deadline_and_counts_for_one_sandbox(tmp_path: Path) -> None:

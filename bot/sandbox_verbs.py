@@ -67,11 +67,10 @@ class SandboxVerbs:
     async def _status(self, message: Message, row: SandboxRow) -> str:
         now = self._clock.now()
         try:
-            sandbox = await self.sandboxes.get(row)
-            await self._store.saw_sandbox(row.id, await sandbox.state())
-            row = await self._store.sandbox(row.key) or row
-            state = row.state.value if row.state else "not known"
-            state += f" for {span(now - row.state_at)}" if row.state_at else ""
+            found = await (await self.sandboxes.get(row)).state()
+            state = found.value
+            # Whoever is alone with it may be stopping it at this moment, and writes that down: we don't.
+            state += f" for {span(now - row.state_at)}" if row.state is found and row.state_at else ""
         except (SandboxGone, SandboxElsewhere):
             raise
         except SandboxError as error:

@@ -140,10 +140,10 @@ class Sandboxes:
             gone = row.provider_id if row is not None else None
             found = [one for one in await self._provider.find(key.labels()) if one.id != gone]
             sandbox = found[0] if found and gone != "" else await self._provider.create(key.labels())
-            await self._store.save_sandbox(key, sandbox.id, self._provider.host)
-            await self._store.audit("sandpiper", "sandbox.ready", sandbox.id, key.tenant)
             if await sandbox.state() is not SandboxState.RUNNING:
                 await sandbox.start()
+            await self._store.save_sandbox(key, sandbox.id, self._provider.host)  # it runs
+            await self._store.audit("sandpiper", "sandbox.ready", sandbox.id, key.tenant)
             await _enter(sandbox)
             return Ready(sandbox, lost, await self._since(key))
 

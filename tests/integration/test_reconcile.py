@@ -192,6 +192,21 @@ async def test_how_a_sandbox_is_is_noted(tmp_path: Path) -> None:
         assert row is not None and row.state is SandboxState.STOPPED
 
 
+async def test_one_that_nobody_has_written_down_runs_only_when_it_was_started(tmp_path: Path) -> None:
+    async with town(tmp_path, provider=Listing) as t:
+        t.provider.make = Box
+        box = await t.provider.create(await labels(t, ANA))
+        assert isinstance(box, Box)
+        box.now, box.stays_down = SandboxState.STOPPED, True
+        with pytest.raises(SandboxUnreachable):
+            await t.core.sandboxes.ready(await t.store.person(ANA))
+        assert not await t.core.sandboxes.rows()
+        box.stays_down = False
+        assert (await t.core.sandboxes.ready(await t.store.person(ANA))).sandbox is box
+        (row,) = await t.core.sandboxes.rows()
+        assert row.state is box.now is SandboxState.RUNNING
+
+
 async def test_whatever_one_sandbox_fails_with_the_others_are_looked_at(tmp_path: Path) -> None:
     class Odd(Listing):
         odd = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,33 @@ async def test_status_says_which_sandbox_and_how_it_is(tmp_path: Path) -> None:
         text = await said(t, "Sandbox `box-0`")
         assert "(host): running for 2m 0s. Made 2m 0s ago, last used" in text
         assert "stopped after 30m 0s." in text and "No turn of yours is open." in text
+
+
+async def test_a_status_that_comes_late_does_not_undo_what_was_noted_meanwhile(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers]) as t:
+        with_boxes(t)
+        await t.say("hello")
+        await t.final()
+        (box,) = boxes(t)
+        late = box.late = asyncio.Event()
+        asking = asyncio.create_task(sandbox(t))
+        await t.until(lambda: box.late is None)
+        (row,) = await t.core.sandboxes.rows()
+        assert await t.core.sandboxes.stop(row) == ()
+        late.set()
+        assert await asking == "sandbox"
+        (row,) = await t.core.sandboxes.rows()
+        assert row.state is box.now is SandboxState.STOPPED
+
+
+async def test_a_status_says_what_its_provider_says(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers]) as t:
+        with_boxes(t)
+        await t.say("hello")
+        await t.final()
+        await boxes(t)[0].stop()  # not by us
+        await sandbox(t)
+        assert "(host): stopped. Made" in await said(t, "Sandbox `box-0`")
 
 
 async def test_status_names_the_open_turns(tmp_path: Path) -> None:

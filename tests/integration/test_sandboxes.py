@@ -40,6 +40,8 @@ class Box(HostSandbox):
 
     now = SandboxState.RUNNING
     gate: asyncio.Event | None = None
+    late: asyncio.Event | None = None  # the next word of its state comes as late as that
+    stays_down = False
     broken = False  # in a way that no provider has words for
     stopping = 0
     full = False  # the disk beside it, at the next touch
@@ -65,9 +67,15 @@ class Box(HostSandbox):
             raise self.troubles.pop(0)
 
     async def state(self) -> SandboxState:
-        return self.now
+        now = self.now
+        if self.late is not None:
+            late, self.late = self.late, None
+            await late.wait()
+        return now
 
     async def start(self) -> None:
+        if self.stays_down:
+            raise SandboxUnreachable("It does not come up.")
         self.now = SandboxState.RUNNING
 
     async def stop(self) -> None:

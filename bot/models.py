@@ -772,12 +772,16 @@ class SandboxKey:
     TENANT: ClassVar = "sandpiper.tenant"
     PERSON: ClassVar = "sandpiper.person"
 
-    def labels(self) -> dict[str, str]:
+    def labels(self, deleted: float = 0.0) -> dict[str, str]:
+        """deleted: when the one was made (Unix time) that was deleted, and that this one comes after. Others
+        of before have not the same labels, so a provider that looks for its like takes none of them."""
+        after = {"sandpiper.after": str(int(deleted * 1000))} if deleted else {}
         return {
             self.INSTALLATION: self.installation,
             self.TENANT: self.tenant,
             self.PERSON: str(self.person),
             "sandpiper.purpose": "agent",
+            **after,
         }
 
 

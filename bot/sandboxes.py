@@ -139,7 +139,8 @@ class Sandboxes:
             # deletion, what is listed may only be its shadow.
             gone = row.provider_id if row is not None else None
             found = [one for one in await self._provider.find(key.labels()) if one.id != gone]
-            sandbox = found[0] if found and gone != "" else await self._provider.create(key.labels())
+            labels = key.labels(row.created_at if row is not None and gone == "" else 0.0)
+            sandbox = found[0] if found and gone != "" else await self._provider.create(labels)
             if await sandbox.state() is not SandboxState.RUNNING:
                 await sandbox.start()
             await self._store.save_sandbox(key, sandbox.id, self._provider.host)  # it runs

@@ -99,6 +99,24 @@ async def test_a_single_box_is_not_gone_for_a_key_of_another_account(
     assert await life().box() == box
 
 
+async def test_a_reset_gives_a_fresh_box_whatever_else_has_its_owners_labels(
+    server: DaytonaServer, life: Life
+) -> None:
+    bot = life()
+    first = await bot.box()
+    stranger = await bot.provider.make((await bot.row()).key.labels())  # two bots, and a list that came late
+    for _ in range(2):
+        row = await bot.row()
+        bot.clock.advance(60)
+        await bot.sandboxes.delete(row, "its owner did", "them")
+        fresh = await bot.box()
+        assert fresh not in (first, row.provider_id, stranger.id)
+        assert set(server.boxes) == {stranger.id, fresh}
+        assert await life().box() == fresh
+        await bot.reconcile.run()
+        assert [one.id for one in await bot.reconcile.strangers()] == [stranger.id]
+
+
 async def test_nothing_that_runs_by_itself_forgets_a_box_of_another_account(
     server: DaytonaServer, life: Life, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,7 +14,15 @@ from bot.attachments import Attachments
 from bot.conversation import Conversation, prompt_key
 from bot.driver import Deadlines, Driver, TurnStopped
 from bot.endings import Endings
-from bot.errors import InputsChanged, LeaseLost, ProcessGone, SandpiperError, StoreUnavailable
+from bot.errors import (
+    InputsChanged,
+    LeaseLost,
+    ProcessGone,
+    SandboxGone,
+    SandboxNotRunning,
+    SandpiperError,
+    StoreUnavailable,
+)
 from bot.events import Cause
 from bot.failures import AgentDied, AgentFailed
 from bot.models import Fate, Input, Launch, Memory, Past, Record, Remark, TurnState
@@ -73,8 +81,8 @@ class Attempts:
         self._scratch = scratch
 
     async def converse(self, driver: Driver, box: Box) -> Box:
-        """Talk with the agent until it is done; when its process dies, resume it. Returns where it ended: a
-        box that was gone has been replaced.
+        """Talk with the agent until it is done; when its process dies, or its box stops, resume it. Returns
+        where it ended: a box that was gone has been replaced.
 
         Raises what a Conversation raises: AgentDied when it died once more than there are pauses.
         """
@@ -84,7 +92,7 @@ class Attempts:
                 async with self._sandboxes.in_use(driver.session, box.sandbox):
                     await self._attempt(driver, codec, box)
                 return box
-            except (AgentDied, ProcessGone, AgentFailed) as error:
+            except (AgentDied, ProcessGone, SandboxNotRunning, SandboxGone, AgentFailed) as error:
                 again = driver.turn.attempt - 1
                 if again >= len(PAUSES):
                     raise
@@ -95,6 +103,8 @@ class Attempts:
                     told = "The agent could not go on with its earlier conversation. It starts a new one."
                 else:
                     told = f"{error.what.splitlines()[0]} Resuming it."
+                    if isinstance(error, SandboxNotRunning):
+                        told = "The sandbox stopped under the agent. Starting both again."
                 driver.turn = await self._store.new_attempt(driver.turn.id, driver.fence)
                 driver.session = await self._store.session(driver.session.id)
                 await driver.notice(told)
@@ -137,7 +147,12 @@ class Attempts:
         )
         try:
             await conversation.hold()
-        except (AgentDied, ProcessGone):  # one that lives is ended once it is written down why
+        except (
+            AgentDied,
+            ProcessGone,
+            SandboxNotRunning,
+            SandboxGone,
+        ):  # one that lives is ended once it is written down why
             await self._endings.end_process(driver, process)
             await self._sharing.end(driver, box.sandbox)
             await driver.tell(*nobody_waits(driver.timeline))

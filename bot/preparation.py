@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, replace
 from functools import partial
 
 from bot.access import Access
 from bot.driver import Driver
-from bot.errors import ProviderAway
+from bot.errors import ProviderAway, SandboxGone, SandboxNotRunning
 from bot.events import Notice
 from bot.hooks import Hooks
 from bot.models import (
@@ -30,6 +31,8 @@ from bot.steerers import Steerers
 from bot.timeline import span
 from bot.trust import NO_TRUST, Trust
 from bot.workspace import Workspaces
+
+log = logging.getLogger(__name__)
 
 BACK = "What was done there is kept in the sandbox, and comes back when it can be used again."
 MOVED = f"The sandbox that this thread worked in has been replaced by a new one. {LOST}"
@@ -125,7 +128,14 @@ class Preparation:
 
     async def again(self, driver: Driver, *, fresh: bool = False) -> Box:
         """The owner's sandbox, and the workspace in it: opened when `fresh`, or when it was not opened
-        in this sandbox."""
+        in this sandbox. One that ends meanwhile is started, or replaced, once."""
+        try:
+            return await self._box(driver, fresh)
+        except (SandboxNotRunning, SandboxGone) as error:
+            log.info("turn %s: its sandbox ended while it was prepared: %s", driver.turn.id, error)
+            return await self._box(driver, fresh)
+
+    async def _box(self, driver: Driver, fresh: bool) -> Box:
         ready = await self._ready(driver)
         sandbox = ready.sandbox
         # Another turn of the owner's may have found out first, or this one before its bot died.

@@ -141,7 +141,8 @@ def _to_finish(unfinished: Unfinished, branch: str) -> list[str]:
         listed = "\n".join(f"- {_name(name)}" for name in unfinished.nested[:40])
         parts.append(
             f"These directories are git repositories of their own, so their files can't be committed:\n"
-            f"{listed}\nRemove their .git directories if the files belong to the work."
+            f"{listed}\nRemove their .git directories if the files belong to the work, but not those of "
+            "submodules: what is done within these cannot be published from here."
         )
     if unfinished.files:
         parts.append(commit_leftovers(unfinished.files))

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 # The clone's configuration is the agent's: what it names to be run by the bot's git commands is not.
 # (Filters are: without them git can't tell what has changed. They get nothing that the agent hasn't.)
-GIT = "git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c commit.gpgSign=false -c gc.auto=0"
+GIT = (
+    "git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c commit.gpgSign=false -c gc.auto=0"
+    " -c submodule.recurse=false"
+)
 
 # The home's configuration counts for all of a person's sessions, so the bot's commands don't read it.
 SURROUNDINGS = {
@@ -107,9 +110,33 @@ elsewhere() {{
   if test -n "$on"; then echo "${{on#refs/heads/}}"; else t rev-parse --short=12 HEAD; fi
 }}
 
-# Repositories inside of the worktree: git would take in their commit's name, and none of their files.
-status() {{ t --no-optional-locks status --porcelain=v1 -z --untracked-files=all --no-renames; }}
+# Repositories inside of the worktree: git would take in their commit's name, and none of their files. Of a
+# submodule, another commit is a change here.
+status() {{
+  t --no-optional-locks status --porcelain=v1 -z --untracked-files=all --no-renames --ignore-submodules=dirty
+}}
 nested() {{ status | tr '\\0' '\\n' | sed -n 's,^?? \\(.*\\)/$,\\1,p'; }}
+
+# Submodules with work that is only in them: changes, or commits that they have from nowhere
+submodules() {{
+  t ls-files -s -z | tr '\\0' '\n' | sed -n 's/^160000 [^\t]*\t//p' | sort -u | while IFS= read -r each; do
+    test -e "$tree/$each/.git" || continue
+    own=$(
+      g -C "$tree/$each" --no-optional-locks status --porcelain 2>&1 | head -n 1
+      g -C "$tree/$each" rev-list -n 1 --all HEAD --not --remotes 2>&1
+    ) || true
+    test -z "$own" || echo "$each"
+  done
+}}
+
+# Prints something if there is a repository below the worktree, whether git sees it or not; if that cannot be
+# known; or if submodules have theirs in what the clone has of the worktree.
+inner() {{
+  find "$tree/" -mindepth 2 -name .git -prune -print -quit 2>&1 || true
+  entries | while IFS= read -r each; do
+    test ! -e "$each/modules" || find "$each/modules" -mindepth 1 -print -quit
+  done
+}}
 
 add() {{
   set -- .

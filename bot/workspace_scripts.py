@@ -95,7 +95,11 @@ if ! test -e "$tree.opened" || ! ours; then
   rm -f "$tree.opened" "$tree.setup" "$tree.start"
   rm -rf "$tree"
   mkdir -p "$(dirname "$tree")"
-  # Forced twice, in the place of an entry that the clone may still have of it.
+  # Forced twice, in the place of an entry that the clone may still have of it. Submodules have their
+  # repositories in that.
+  entries | while IFS= read -r each; do
+    test ! -e "$each/modules" || mv -- "$each/modules" "$tree.modules-$turn"
+  done
   if has_branch; then
     b worktree add -q -f -f --lock "$tree" "$branch"
   elif b rev-parse -q --verify "refs/remotes/origin/$branch" >/dev/null; then
@@ -177,6 +181,7 @@ going=$(operation)
 echo "$going"
 if test -n "$going"; then echo; else where=$(elsewhere); echo "$where"; fi
 status
+submodules | sed 's,.*,?? &/,' | tr '\\n' '\\0'
 """
 
 # the turn's start ref, a ref to keep on, message: put the worktree onto the branch, with nothing in
@@ -252,7 +257,7 @@ unlock
 going=$(operation)
 if test -n "$going"; then echo "a $going is in progress"; exit 0; fi
 if test "$(t symbolic-ref -q HEAD || true)" != "$heads"; then echo "it is not on its branch"; exit 0; fi
-if test -n "$(nested)"; then echo "there are repositories in it"; exit 0; fi
+if test -n "$(inner)"; then echo "there are repositories in it"; exit 0; fi
 keep "$away" "$1" >/dev/null
 test "$(b rev-parse "$away")" != "$(b rev-parse "$heads")" || b update-ref -d "$away"
 b worktree unlock "$tree" 2>/dev/null || true
@@ -284,7 +289,7 @@ test -z "$(only_here "$away" "$stranded/")" || echo changes
 if ours; then
   going=$(operation)
   test -z "$going" || echo operation
-  test -z "$(status | tr '\\0' '\\n')" || echo changes
+  test -z "$(status | tr '\\0' '\\n')$(submodules)" || echo changes
   tips="$tips $(t rev-parse -q --verify HEAD || true)"
 fi
 test -n "$(echo $tips)" || exit 0

@@ -197,3 +197,99 @@ async def test_a_sparse_worktree_keeps_what_is_in_it_and_what_is_not(tmp_path: P
         assert await work.agent('git diff-tree -r --name-status HEAD "$1"', ref) == (
             "M\td/x\nA\te/new\nA\todd.txt"
         )
+
+
+# Repositories inside
+
+
+SUBMODULE = """
+git config --global user.name Ana; git config --global user.email ana@example.com
+git init -q ~/lib; cd ~/lib; echo l >l.txt; git add .; git commit -qm Lib; cd - >/dev/null
+git -c protocol.file.allow=always submodule --quiet add ~/lib lib; git commit -qm 'Add lib'
+"""
+IGNORED = "echo inner/ >.gitignore; git add .; git commit -qm Ignore;"
+
+
+@pytest.mark.parametrize(
+    ("left", "there"),
+    [
+        (f"{SUBMODULE} echo dirty >lib/dirty", "cat lib/dirty"),
+        (
+            f"{SUBMODULE} cd lib; echo p >p; git add .; git commit -qm P; cd ..; git commit -qam Up",
+            "cat lib/p",
+        ),
+        (
+            f"{SUBMODULE} cd lib; git commit -q --allow-empty -m P; cd ..; git submodule --quiet deinit -f lib",
+            "true",
+        ),
+        (f"{IGNORED} mkdir -p inner/a/b; cd inner/a/b; git init -q; echo x >x", "cat inner/a/b/x"),
+        (f"{IGNORED} git worktree add -q inner/own -b own; echo x >inner/own/x", "cat inner/own/x"),
+    ],
+)
+async def test_a_worktree_with_repositories_inside_stays(tmp_path: Path, left: str, there: str) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(left)
+        assert await put_away(work) == "there are repositories in it"
+        await work.open()
+        await work.agent(there)
+        if "deinit" in left:
+            await work.agent('git -C "$(git rev-parse --git-dir)/modules/lib" log -1 --format=%s | grep -x P')
+
+
+async def test_links_are_no_repositories_inside(tmp_path: Path) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent("git init -q ~/lib; ln -s ~/lib lib; ln -s .. up; mkdir empty")
+        assert await put_away(work) == ""
+        await work.open()
+        assert await work.agent("git status --porcelain; test -d ~/lib/.git && readlink lib") == (
+            "?? lib\n?? up\n/home/agent/lib"
+        )
+
+
+@pytest.mark.parametrize(
+    ("does", "files"),
+    [
+        ("echo dirty >lib/dirty", ()),
+        ("cd lib; echo changed >l.txt", ()),
+        ("cd lib; echo p >p; git add .; git commit -qm P", ("lib",)),  # its commit's name, of the files none
+        ("cd lib; echo p >p; git add .; git commit -qm P; cd ..; git commit -qam Up", ()),
+    ],
+)
+async def test_work_in_a_submodule_is_not_told_as_kept(
+    tmp_path: Path, does: str, files: tuple[str, ...]
+) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(SUBMODULE)
+        left = await work.workspaces.unfinished(work.session, work.sandbox, work.turn)
+        assert (left.files, left.nested) == ((), ())
+        await work.agent(does)
+        left = await work.workspaces.unfinished(work.session, work.sandbox, work.turn)
+        assert (left.files, left.nested) == (files, ("lib",))
+        assert await work.workspaces.settle(work.session, work.sandbox, work.turn) == files
+        assert await work.agent("cat lib/l.txt; ls lib | wc -l") in ("l\n2", "changed\n1")
+
+
+async def test_a_submodules_work_counts_as_only_here(tmp_path: Path) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(SUBMODULE)
+        await work.publish()
+        assert not await work.workspaces.unpublished(work.session, work.sandbox)
+        await work.agent("echo dirty >lib/dirty")
+        assert await work.workspaces.unpublished(work.session, work.sandbox)
+        await work.agent("cd lib; git add .; git commit -qm Dirty; git checkout -q --detach HEAD~1")
+        assert await work.workspaces.unpublished(work.session, work.sandbox)
+
+
+async def test_putting_head_back_leaves_a_submodule_as_it_is(tmp_path: Path) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(f"{SUBMODULE} git config submodule.recurse true; echo changed >lib/l.txt")
+        await work.agent("echo x >x; git add x; git bisect start")
+        await work.workspaces.settle(work.session, work.sandbox, work.turn)
+        assert await work.agent("cat lib/l.txt") == "changed"
+
+
+async def test_what_a_submodule_has_committed_outlives_its_worktree(tmp_path: Path) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(f'{SUBMODULE} cd lib; git commit -q --allow-empty -m P; cd ..; rm -rf "$PWD"')
+        await work.open()
+        assert await work.agent("git -C ../code.modules-2/lib log -1 --format=%s") == "P"

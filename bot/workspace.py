@@ -136,10 +136,8 @@ class Workspaces:
         await self._here(sandbox, session, scripts.FETCH, *args, stdin=(lent + updates).encode())
         base = await self._base(session, repository, bundle)
         branch = session.branch or branch_name(session)
-        out = await self._here(
-            *(sandbox, session, scripts.OPEN, base, _start_ref(turn), str(turn), session.published),
-            branch=branch,
-        )
+        given = (base, _start_ref(turn), str(turn), session.published, _PUT_AWAY)
+        out = await self._here(sandbox, session, scripts.OPEN, *given, branch=branch)
         base_sha, *said = out.rstrip("\n").split("\n")
         notes = [note_of(line, branch, base) for line in said if not (session.branch and line in TOLD_ONCE)]
         if base_sha == "-":
@@ -401,7 +399,7 @@ _NO_FILE = {
     "directory": "It is a directory. Name one file.",
     "special": "It is no regular file.",
 }
-_PUT_AWAY = "Keep what was not committed\n\nThe worktree was put away."
+_PUT_AWAY = "Keep what was not committed\n\nThe worktree was put away, or made anew."
 _KEPT = "Keep unfinished work\n\nThe turn ended before these changes were committed."
 
 

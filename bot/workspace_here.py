@@ -187,15 +187,46 @@ only_here() {{
   done
 }}
 
-# $1 ref, $2 message: a commit of everything, on a ref, with the worktree left as it is
-keep() {{
+# $1 message: a commit of everything
+whole() {{
   head=$(t rev-parse -q --verify HEAD || b rev-parse "$heads")
   all=$(everything "$head")
   commit=$head
   if test "$all" != "$(b rev-parse "$head^{{tree}}")"; then
-    commit=$(b commit-tree "$all" -p "$head" -m "$2")
+    commit=$(b commit-tree "$all" -p "$head" -m "$1")
   fi
+  echo "$commit"
+}}
+
+# $1 ref, $2 message: a commit of everything, on a ref, with the worktree left as it is
+keep() {{
+  commit=$(whole "$2")
   put "$1" "$commit"
   echo "$commit"
+}}
+
+# $1 message. Where the making or the removal of a worktree was broken off, it has no mark (`.opened`), and
+# all that lies in it is committed or put away already. Where that is not so, an agent deleted the mark: what
+# lies there is put away for the session's next turn. The making ends with an index.
+unmarked() {{
+  commit=$(whole "$1") before=$(b rev-parse -q --verify "$away" || true)
+  if test -z "$(b diff-tree -r --no-renames --name-only --diff-filter=d "${{before:-$heads}}" "$commit")" &&
+    b merge-base --is-ancestor "$(t rev-parse HEAD)" "$heads"; then return; fi
+  if test ! -f "$(t rev-parse --absolute-git-dir)/index"; then strand "$commit"; return; fi
+  test -z "$before" || strand "$before"
+  put "$away" "$commit"
+}}
+
+# Is there anything in the worktree but what makes it one?
+filled() {{
+  test -e "$tree" &&
+    test -n "$(find "$tree/" -mindepth 1 -maxdepth 1 ! '(' -name .git -type f ')' -print -quit 2>&1)"
+}}
+
+# $1: what an agent may have made read-only, as Go does with its modules
+delete() {{
+  rm -rf -- "$1" 2>/dev/null && return
+  chmod -R u+rwX -- "$1" 2>/dev/null || true
+  rm -rf -- "$1"
 }}
 """

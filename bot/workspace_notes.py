@@ -15,7 +15,7 @@ def note_of(line: str, branch: str, base: str) -> str:
                 "before you change anything else."
             )
         case "moved":
-            return f"The worktree was not one of the repository any more. Its files are in {about}."
+            return f"The worktree was not as I had left it, and is made anew. Its files are in {about}."
         case "operation":
             return f"A {about} is in progress in the worktree. Finish or abort it first."
         case "elsewhere":

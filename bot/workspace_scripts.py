@@ -78,22 +78,34 @@ g update-ref --no-deref --stdin <"$wanted"
 rm -f "$wanted" "$wanted.refs"
 """
 
-# base, the turn's start ref, the turn's number, the published commit or ""; prints base_sha (or "-"),
-# then a line for each thing to tell. A checkout that was broken off leaves no `.opened` beside it: no agent
-# has been there, and it is made anew.
+# base, the turn's start ref, the turn's number, the published commit or "", message; prints base_sha (or
+# "-"), then a line for each thing to tell. A checkout that was broken off leaves no `.opened` beside it, and
+# is made anew. Agents can delete that mark, too.
 OPEN = f"""{HERE}
 alone
 base=refs/remotes/origin/$1 start=$2 turn=$3 published=$4
 unlock
 said=
+tell() {{ said="$said$1
+"; }}
+delete "$tree.removed"
 if ! test -e "$tree.opened" || ! ours; then
-  if test -e "$tree.opened" && test -n "$(ls -A "$tree" 2>/dev/null)"; then
-    rm -rf "$tree.turn-$turn"
-    mv "$tree" "$tree.turn-$turn"
-    said="moved $tree.turn-$turn"
+  aside=
+  if ! ours; then
+    ! filled || aside=yes
+  elif test -n "$(inner)" || ! t rev-parse -q --verify 'HEAD^{{commit}}' >/dev/null || ! has_branch; then
+    if filled; then aside=yes; rm -f "$tree/.git"; fi
+  else
+    unmarked "$5"
+  fi
+  if test -n "$aside"; then
+    to=$tree.turn-$turn
+    while test -e "$to"; do to=$to+; done
+    mv "$tree" "$to"
+    tell "moved $to"
   fi
   rm -f "$tree.opened" "$tree.setup" "$tree.start"
-  rm -rf "$tree"
+  delete "$tree"
   mkdir -p "$(dirname "$tree")"
   # Forced twice, in the place of an entry that the clone may still have of it. Submodules have their
   # repositories in that.
@@ -121,7 +133,7 @@ if ! test -e "$tree.opened" || ! ours; then
   fi
   if test -n "$kept" && test -z "$back" && ! b diff --quiet "$kept" "$heads"; then  # else published since
     strand "$kept"
-    said="away $stranded/$kept"
+    tell "away $stranded/$kept"
   fi
   : >"$tree.opened"
   test -z "$kept" || b update-ref -d "$away"
@@ -130,7 +142,7 @@ own=$(t rev-parse --absolute-git-dir)
 test -z "$from" || g config --file "$own/config.worktree" include.path "$tree.origin"
 has_branch || b update-ref "$heads" "$(t rev-parse HEAD)"
 b merge-base "$heads" "$base" || echo -
-test -z "$said" || echo "$said"
+printf %s "$said"
 test -z "$from" || echo demand
 going=$(operation)
 if test -n "$going"; then
@@ -246,24 +258,31 @@ printf '%s\\n' "$head" "$base" "$theirs" "$behind"
 test "$base" = - || b log --format=%s --no-show-signature "$base..$head"
 """
 
-# message; prints why the worktree stays, if it does. The mark goes first: what is removed half way counts as
-# never made.
+# message; prints why the worktree stays, if it does. It is moved first, so that none is half removed.
 PUT_AWAY = f"""{HERE}
 test -e "$bare/sandpiper.made" || exit 0
 alone
-if ! test -e "$tree.opened"; then rm -rf "$tree"; exit 0; fi
-if ! ours; then echo "it is none of the repository's"; exit 0; fi
+delete "$tree.removed"
+if ! ours; then
+  if test -e "$tree.opened" || filled; then echo "it is none of the repository's"; else rm -rf "$tree"; fi
+  exit 0
+fi
 unlock
 going=$(operation)
 if test -n "$going"; then echo "a $going is in progress"; exit 0; fi
 if test "$(t symbolic-ref -q HEAD || true)" != "$heads"; then echo "it is not on its branch"; exit 0; fi
 if test -n "$(inner)"; then echo "there are repositories in it"; exit 0; fi
-keep "$away" "$1" >/dev/null
-test "$(b rev-parse "$away")" != "$(b rev-parse "$heads")" || b update-ref -d "$away"
-b worktree unlock "$tree" 2>/dev/null || true
-rm -f "$tree.opened"
+if test -e "$tree.opened"; then
+  keep "$away" "$1" >/dev/null
+  test "$(b rev-parse "$away")" != "$(b rev-parse "$heads")" || b update-ref -d "$away"
+else
+  unmarked "$1"
+fi
 entries=$(entries)
-rm -rf "$tree" "$tree".setup* "$tree".start* "$tree.origin"
+rm -f "$tree.opened"
+mv "$tree" "$tree.removed"
+delete "$tree.removed"
+rm -rf "$tree".setup* "$tree".start* "$tree.origin"
 echo "$entries" | while IFS= read -r each; do test -z "$each" || rm -rf -- "$each"; done
 """
 

@@ -194,7 +194,7 @@ async def test_one_whose_turn_is_open_stays(tmp_path: Path) -> None:
         assert (t.box().cwd / "rest.txt").exists()
 
 
-async def test_half_removed_counts_as_never_made(tmp_path: Path) -> None:
+async def test_what_is_half_removed_does_not_come_back(tmp_path: Path) -> None:
     """The bot or its box died in the middle of it."""
     looks = does("git status --porcelain >../seen; cat loose >>../seen", "true")
     async with town(tmp_path, [makes_two_commits, looks], POLICY) as t:
@@ -203,11 +203,12 @@ async def test_half_removed_counts_as_never_made(tmp_path: Path) -> None:
         tree = t.box().cwd
         await shell("echo loose >loose", cwd=tree)
         await put_away(t)
-        tree.mkdir()
-        (tree / "b.txt").write_text("half\n")
+        half = tree.with_name("code.removed")
+        half.mkdir()
+        (half / "b.txt").write_text("half\n")
         await t.say("go on", addressed=False)
         await t.final(2)
-        assert tree.with_name("seen").read_text() == "?? loose\nloose\n"
+        assert tree.with_name("seen").read_text() == "?? loose\nloose\n" and not half.exists()
 
 
 async def test_a_setup_runs_again_in_what_came_back(tmp_path: Path) -> None:

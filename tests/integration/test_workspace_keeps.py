@@ -6,6 +6,7 @@ The real bubblewrap and git; the forge is the playground's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -219,7 +220,7 @@ IGNORED = "echo inner/ >.gitignore; git add .; git commit -qm Ignore;"
             "cat lib/p",
         ),
         (
-            f"{SUBMODULE} cd lib; git commit -q --allow-empty -m P; cd ..; git submodule --quiet deinit -f lib",
+            f"{SUBMODULE} cd lib; git commit -qm P --allow-empty; cd ..; git submodule --quiet deinit -f lib",
             "true",
         ),
         (f"{IGNORED} mkdir -p inner/a/b; cd inner/a/b; git init -q; echo x >x", "cat inner/a/b/x"),
@@ -293,3 +294,61 @@ async def test_what_a_submodule_has_committed_outlives_its_worktree(tmp_path: Pa
         await work.agent(f'{SUBMODULE} cd lib; git commit -q --allow-empty -m P; cd ..; rm -rf "$PWD"')
         await work.open()
         assert await work.agent("git -C ../code.modules-2/lib log -1 --format=%s") == "P"
+
+
+# Without the mark beside it, which an agent can delete
+
+
+UNMARKED = "rm ../code.opened;"
+LOOSE = "echo new >new.txt; echo changed >README.md; mkdir -p build; echo b >build/b; git add -f build;"
+SEES = "git log -1 --format=%s; cat new.txt README.md build/b"
+
+
+@pytest.mark.parametrize("then", ["opened", "put away"])
+async def test_a_worktree_without_its_mark_keeps_what_is_in_it(tmp_path: Path, then: str) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(f"echo a >a; git add a; git commit -qm Mine; {LOOSE} {UNMARKED}")
+        if then == "put away":
+            assert await put_away(work) == ""
+        assert not (await work.open()).notes
+        assert await work.agent(SEES) == "Mine\nnew\nchanged\nb"
+
+
+async def test_one_that_is_not_on_its_branch_is_told_where_it_is(tmp_path: Path) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent("git checkout -q --detach; git commit -q --allow-empty -m Detached")
+        await work.agent(f"{LOOSE} {UNMARKED}")
+        assert await put_away(work) == "it is not on its branch"
+        (note,) = (await work.open()).notes
+        (ref,) = re.findall(r"refs/sandpiper/stranded/\S+[0-9a-f]", note)
+        assert await work.agent('git log -1 --format=%s "$1~"; git show "$1:new.txt"', ref) == "Detached\nnew"
+
+
+@pytest.mark.parametrize("how", ["mkdir inner; cd inner; git init -q", "rm .git", "rm .git; git init -q"])
+async def test_what_no_ref_can_keep_is_moved_aside(tmp_path: Path, how: str) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(f"{LOOSE} {UNMARKED} {how}")
+        assert await put_away(work)
+        for place in ("code.turn-2", "code.turn-2+"):
+            (note,) = (await work.open()).notes
+            work.turn = 1  # a try at the same turn, once more
+            assert f"/{place}." in note
+            there = await work.agent(f"cd ../{place}; cat new.txt README.md build/b; test ! -f .git")
+            assert there == "new\nchanged\nb"
+            await work.agent(f"{LOOSE} {UNMARKED} {how}")
+
+
+async def test_a_checkout_that_was_broken_off_brings_nothing_back(tmp_path: Path) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent("for each in 1 2 3; do echo $each >$each; done; git add .; git commit -qm Files")
+        await work.agent(f"rm $(git rev-parse --git-path index); echo half >2; rm 3; {UNMARKED}")
+        await work.open()
+        assert await work.agent("git status --porcelain; cat 1 2 3") == "1\n2\n3"
+
+
+async def test_what_is_read_only_is_put_away_too(tmp_path: Path) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent("echo mod/ >.gitignore; mkdir -p mod/a; echo x >mod/a/x; chmod -R a-w mod")
+        assert await put_away(work) == ""
+        await work.open()
+        await work.agent("test ! -e mod; test ! -e ../code.removed; cat .gitignore")

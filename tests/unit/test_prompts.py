@@ -44,6 +44,11 @@ def test_the_first_prompt_names_place_person_and_rules() -> None:
     assert prompt.index("Ben: it loops") < prompt.index("</thread>") < prompt.index("Ana: fix it")
 
 
+def test_what_is_shared_with_other_threads_is_named_before_it_is_lost() -> None:
+    prompt = first_prompt(session(), PLACE, [words("fix it")], [])
+    assert "`git stash`" in prompt and "`git worktree prune`" in prompt
+
+
 def test_a_later_prompt_is_only_what_is_new() -> None:
     assert next_prompt(PLACE, [words("and the tests")]) == "Ana: and the tests"
 

@@ -7,7 +7,8 @@ share, $2 the session's worktree, $3 its branch, then each script's own.
 from __future__ import annotations
 
 # The clone's configuration is the agent's: what it names to be run by the bot's git commands is not.
-# (Filters are: without them git can't tell what has changed. They get nothing that the agent hasn't.)
+# (Filters are: without them git can't tell what has changed. They get nothing that the session's agent has
+# not.)
 GIT = (
     "git -c core.hooksPath=/dev/null -c core.fsmonitor=false -c commit.gpgSign=false -c gc.auto=0"
     " -c submodule.recurse=false"

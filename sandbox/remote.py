@@ -185,7 +185,7 @@ class RemoteSandbox:
             self._in_home(path)
         body = description(
             # The same first program as in a local box, so that all start, fail and end alike.
-            [*inside.program("forward.py", *await self._way_out(launch), "--"), *launch.argv],
+            [*inside.program("forward.py", *await self._way_out(launch), "--adopt", "--"), *launch.argv],
             env=_environment(inside, launch),
             cwd=launch.cwd,
             fence=fence,

@@ -1,7 +1,7 @@
 """The first program in a local sandbox: leads its loopback to the egress proxy and runs the command.
 
     forward.py [--socket PATH --port 3128 [--loopback PORT]… [--shared-loopback PORT]… [--bot PORT]]
-               [--entrance PATH] [--env-fd N] [--life-fd N] [--limit NAME=N]… -- CMD ARG…
+               [--entrance PATH] [--env-fd N] [--life-fd N] [--limit NAME=N]… [--adopt] -- CMD ARG…
     forward.py --socket PATH [--bot PORT] --stay FD…
 
 This file stands alone (Python 3.9+, standard library only). It listens on 127.0.0.1:<port> as the HTTP
@@ -22,7 +22,8 @@ number leads there, after a "+" that says so. The ports above are not led to.
 in no argv and not in the environment of process 1. --life-fd: a pipe of whoever started us; when nobody holds
 its other end any more, all that runs in the box ends (bwrap's own --die-with-parent says nothing of a parent
 that died before bwrap could ask for it). --limit: a resource limit (nofile, nproc, fsize, …) for
-the command.
+the command. --adopt: who loses its parent below the command becomes our child, so that whoever ends us
+finds it.
 
 The command stays in our process group. INT, TERM and HUP are sent to the whole group by whoever minds it,
 so we don't pass them on (the command would get them twice) and don't die of them: we end when the command
@@ -56,7 +57,7 @@ BOT_PATIENCE = 60.0  # ... and a bot that is away
 BUFFER = 1 << 16
 USAGE = (
     "usage: forward.py [--socket PATH --port N [--loopback N]… [--shared-loopback N]… [--bot N]]"
-    " [--entrance PATH] [--env-fd N] [--life-fd N] [--limit NAME=N]… -- CMD…,"
+    " [--entrance PATH] [--env-fd N] [--life-fd N] [--limit NAME=N]… [--adopt] -- CMD…,"
     " or --socket PATH [--bot N] --stay FD…"
 )
 
@@ -73,7 +74,11 @@ class Options:
         self.env_fd = -1
         self.life_fd = -1
         self.limits: list[tuple[str, int]] = []
+        self.adopt = False
         while words and words[0] != "--":
+            if words[0] == "--adopt":
+                self.adopt, words = True, words[1:]
+                continue
             name, value, words = words[0], words[1], words[2:]
             if name == "--socket":
                 self.socket = value
@@ -145,6 +150,15 @@ def way_to(port: int, bot: int) -> tuple[bytes, float]:
 
 def greeting_of(port: int) -> bytes:
     return f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+
+
+def adopt() -> None:
+    """Where the system can do so: have orphans below us become our children, not those of process 1."""
+    import ctypes
+
+    prctl, set_child_subreaper = getattr(ctypes.CDLL(None), "prctl", None), 36
+    if prctl:
+        prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
 def leave(ports: list[int], path: str, bot: int) -> None:
@@ -394,6 +408,8 @@ def run(options: Options) -> int:
     env = environment(options)
     if options.socket:
         leave(options.shared_loopback, options.socket, options.bot)
+    if options.adopt:  # not before, for who was just left stays after us
+        adopt()
     entrance = open_entrance(options.entrance) if options.entrance else None
     child = os.fork()  # before any thread exists
     if child == 0:

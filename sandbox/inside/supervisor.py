@@ -24,7 +24,8 @@ The keeper answers HTTP on the unix socket DIR/sock:
 
     GET  /out?fd=1|2&from=N[&wait=S][&max=B][&ack=A]   output; headers X-Next, X-Eof
     POST /in?off=N&fence=F[&eof=1]                     body goes to stdin; idempotent by offset
-    POST /signal?sig=INT|TERM|KILL&fence=F             to the whole process group
+    POST /signal?sig=INT|TERM|KILL&fence=F             to the whole process group; after TERM and KILL, all
+                                                       that has left the group ends with the program
     POST /lease?ttl=S&fence=F                          push the orphan deadline
     GET  /status                                       JSON, as every POST answers
     POST /forget                                       only after the end: drop keeper and files
@@ -36,8 +37,9 @@ space for a keeper.
 
 The program writes straight to DIR/stdout and DIR/stderr, so output never waits for the keeper. Bytes
 below `ack` are given back to the disk. More than max_spool unacknowledged bytes pause the program and what
-it has started (SIGSTOP) until they are read. When it has ended, its group is killed and DIR/exit says how;
-a keeper nobody calls any more then leaves too, and `ctl` and the door answer from the files.
+it has started (SIGSTOP) until they are read. When it has ended, its group is killed (also who has left the
+group, if it did not end by itself) and DIR/exit says how; a keeper nobody calls any more then leaves too, and
+`ctl` and the door answer from the files.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ MAX_HEAD = 64 << 10
 MAX_READ = 8 << 20
 MAX_WAIT = 60.0
 START_PATIENCE = 15.0
+END_PATIENCE = 5.0
 HANDOVER_FD = 100
 MAX_FRAME = 1 << 20
 WEBSOCKET = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -271,9 +274,9 @@ def birth(pid: int) -> str:
         return ""
 
 
-def descendants(root: int) -> dict[int, str]:
-    """The processes below one, with their births."""
-    children: dict[int, list[tuple[int, str]]] = {}
+def descendants(root: int) -> dict[int, tuple[str, bool]]:
+    """The processes below one: the birth of each, and whether it is over and only was not waited for."""
+    children: dict[int, list[tuple[int, str, bool]]] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
@@ -281,14 +284,21 @@ def descendants(root: int) -> dict[int, str]:
             except OSError:
                 continue
             words = stat.rpartition(")")[2].split()
-            children.setdefault(int(words[1]), []).append((int(entry.name), words[19]))
-    found: dict[int, str] = {}
+            children.setdefault(int(words[1]), []).append((int(entry.name), words[19], words[0] in "ZX"))
+    found: dict[int, tuple[str, bool]] = {}
     parents = [root]
     while parents:
-        for pid, born in children.get(parents.pop(), ()):
-            found[pid] = born
+        for pid, born, over in children.get(parents.pop(), ()):
+            found[pid] = born, over
             parents.append(pid)
     return found
+
+
+def adopt() -> None:
+    """Where the system can do so: have orphans below us become our children, not those of process 1."""
+    set_child_subreaper = 36
+    if hasattr(LIBC, "prctl"):
+        LIBC.prctl(set_child_subreaper, 1, 0, 0, 0)
 
 
 def reclaim(fd: int, start: int, end: int) -> None:
@@ -380,6 +390,7 @@ class Keeper:
         self.paused = False
         self.held = 0  # unread bytes when it was paused; more of them mean that somebody goes on
         self.ending = ""  # "lease" once the orphan deadline has passed
+        self.to_the_last = False  # somebody wants it to end, so nothing of it shall stay
         self.ended: dict[str, Any] | None = None
         self.started = self.last_input = time.time()
 
@@ -434,14 +445,22 @@ class Keeper:
                 os.close(fd)
 
     def mind(self, child: subprocess.Popen[bytes]) -> None:
-        """Wait for the end, then make sure that nothing of the group is left."""
+        """Wait for the end, then make sure that nothing of the group is left; nor of those that have left it,
+        if it did not end by itself: it may have meant a server to stay."""
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # keeps the group's number ours
         else:
             child.wait()
         with self.lock:
             self.kill(signal.SIGKILL)
+            to_the_last = self.to_the_last
+        if to_the_last:
+            self.end_descendants()
+        with self.lock:
             self.finish(child.wait(), "")
+        with contextlib.suppress(ChildProcessError):  # who came to us has ended, and is let go
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
     def finish(self, code: int, error: str) -> None:
         with self.lock:
@@ -516,10 +535,25 @@ class Keeper:
             self.kill(signal.SIGCONT)
             self.signal_descendants(signal.SIGCONT)
 
-    def signal_descendants(self, number: int) -> None:
-        """To those that have left the group but may write to the same output."""
+    def end(self, number: int) -> None:
+        """By this signal. From now on who loses its parent comes to us, so that we find it."""
+        self.to_the_last = True
+        adopt()
+        self.kill(number)
+
+    def end_descendants(self) -> None:
+        """Look once more after nobody was found: they may start others while we look."""
+        until, looks = time.monotonic() + END_PATIENCE, 0
+        while looks < 2 and time.monotonic() < until:
+            looks = 0 if self.signal_descendants(signal.SIGKILL, os.getpid()) else looks + 1
+            time.sleep(0.005)
+
+    def signal_descendants(self, number: int, root: int = 0) -> int:
+        """To those that have left the group but may write to the same output; how many there are."""
+        found: dict[int, tuple[str, bool]] = {}
         if self.child and not self.ended and hasattr(signal, "pidfd_send_signal"):
-            for pid, born in descendants(self.child.pid).items():
+            found = descendants(root or self.child.pid)
+            for pid, (born, _) in found.items():
                 try:
                     fd = os.pidfd_open(pid)  # so that no other process gets it, who is given this number now
                 except OSError:
@@ -531,6 +565,7 @@ class Keeper:
                     pass  # it has just ended
                 finally:
                     os.close(fd)
+        return sum(not over for _, over in found.values())
 
     def wait_for_the_end(self) -> None:
         """Returns when it has ended (or was ended as an orphan) and nobody calls any more."""
@@ -539,10 +574,10 @@ class Keeper:
                 self.time.wait(None if self.ttl is None else self.expires - time.monotonic())
             self.ending = "lease"
             self.resume()
-            self.kill(signal.SIGTERM)
+            self.end(signal.SIGTERM)
             self.kill(signal.SIGCONT)
             self.time.wait_for(lambda: self.ended, self.grace)
-            self.kill(signal.SIGKILL)
+            self.end(signal.SIGKILL)
             self.time.wait_for(lambda: self.ended)
 
     # requests
@@ -636,7 +671,10 @@ class Keeper:
             self.resume()  # first: after its end, who has left the group can't be found
             # Room to act on it: what a program says on its way out must not stop it again.
             self.held = self.unread() + self.max_spool
-            self.kill(number)
+            if number == signal.SIGINT:
+                self.kill(number)
+            else:
+                self.end(number)
             self.kill(signal.SIGCONT)  # a pause of its own, or not, it shall hear it
         return as_json(self.status())
 

@@ -297,6 +297,35 @@ def test_what_a_program_leaves_running_ends_with_it(start: Start) -> None:
     wait_until(lambda: not is_alive(left_over))
 
 
+# Of three that have left the group, one has lost its parent, and one will when the program ends.
+APART = """
+setsid sh -c 'echo $$; while :; do sleep 0.05; done' &
+(setsid sh -c 'trap "" TERM; echo $$; while :; do sleep 0.05; done' &)
+setsid sh -c 'setsid sh -c "echo \\$\\$; while :; do sleep 0.05; done" & wait' &
+wait
+"""
+ADOPTING = [*PYTHON, str(PROGRAM.with_name("forward.py")), "--adopt", "--"]
+
+
+@pytest.mark.parametrize("end", ["signal?sig=KILL", "signal?sig=TERM", "lease?ttl=0"])
+def test_who_has_left_the_programs_group_ends_with_a_program_that_is_ended(start: Start, end: str) -> None:
+    kept = start(*ADOPTING, "sh", "-c", APART, shield=True, grace=5)
+    wait_until(lambda: (kept.directory / "stdout").read_bytes().count(b"\n") == 3)
+    apart = [int(word) for word in kept.get("/out?fd=1&from=0").body.split()]
+    kept.post(f"/{end}&fence=1")
+    wait_until((kept.directory / "exit").exists)
+    assert [pid for pid in apart if is_alive(pid)] == []
+
+
+def test_who_has_left_the_programs_group_stays_when_it_ends_by_itself(start: Start) -> None:
+    kept = start(*ADOPTING, "sh", "-c", "setsid sh -c 'echo $$; exec sleep 600' & cat >&2")
+    apart = int(kept.read_until(b"\n"))
+    kept.write(b"", 0, eof=True)
+    kept.read_all()
+    assert is_alive(apart)
+    os.kill(apart, signal.SIGKILL)
+
+
 def test_a_program_that_cannot_be_started_has_ended_with_its_reason(start: Start) -> None:
     kept = start("no-such-program")
     assert kept.first["exit_code"] == 127

@@ -129,11 +129,7 @@ class Feed:
         """Have what comes of this work come as an item, while others go on."""
 
         async def put() -> None:
-            try:
-                item = await work
-            except Exception as error:  # noqa: BLE001 the driver raises it: else it would never come
-                item = Broke(error)
-            await self._queue.put(item)
+            await self._queue.put(await work)
 
         self._start(put())
 
@@ -144,7 +140,13 @@ class Feed:
         self._waits_for_people = waits
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+        async def told() -> None:
+            try:
+                await work
+            except Exception as error:  # noqa: BLE001 the driver raises it: else it would wait for good
+                await self._queue.put(Broke(error))
+
+        task = asyncio.create_task(told())
         self._tasks.append(task)
         return task
 

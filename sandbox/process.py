@@ -29,6 +29,10 @@ END_WITHIN = 10.0  # seconds for a killed program to be gone
 STDIN_PATIENCE = 60.0  # seconds for which a program may leave a full stdin unread
 
 
+# What is raised by words that are not what they should be; the last one by those that are nested too deep.
+NONSENSE = (KeyError, TypeError, ValueError, RecursionError)
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     status: int
@@ -37,6 +41,13 @@ class Reply:
 
     def json(self) -> dict[str, Any]:
         return dict(json.loads(self.body))
+
+    def why(self) -> str:
+        """What a refusal says of itself, whoever gave it."""
+        try:
+            return str(self.json()["error"])
+        except NONSENSE:
+            return self.body[:200].decode(errors="replace")
 
 
 class Ask(Protocol):
@@ -52,7 +63,7 @@ def understood(key: str) -> Iterator[None]:
     """In a remote box the supervisor is within reach of the agent, which may answer for it."""
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except NONSENSE as error:
         raise SandboxError(f"{key}: the supervisor's answer makes no sense: {error!r}.") from error
 
 
@@ -126,10 +137,7 @@ class KeptProcess:
     def _checked(self, reply: Reply) -> Reply:
         if reply.status == 200:
             return reply
-        try:
-            why = str(reply.json().get("error"))
-        except ValueError:
-            why = reply.body[:200].decode(errors="replace")
+        why = reply.why()
         if reply.status in (404, 410):
             raise ProcessGone(f"{self.key}: {why}.")
         if reply.status == 412:

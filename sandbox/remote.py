@@ -198,7 +198,7 @@ class RemoteSandbox:
         if reply.status != 200:
             self._supervisor.look_again()  # somebody may have deleted our programs
             error = SandboxFull if reply.status == 507 else SandboxError
-            raise error(f"The supervisor could not start a process: {_why(reply)}.")
+            raise error(f"The supervisor could not start a process: {reply.why()}.")
         return KeptProcess(key, fence, self._supervisor.way(key))
 
     async def attach(self, key: str, *, fence: int) -> KeptProcess:
@@ -363,13 +363,6 @@ def _environment(inside: Inside, launch: Launch) -> dict[str, str]:
 def _check_key(key: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}", key):
         raise SandboxError(f"'{key}' is no name for a process.")
-
-
-def _why(reply: Reply) -> str:
-    try:
-        return str(reply.json().get("error"))
-    except ValueError:
-        return reply.body[:200].decode(errors="replace")
 
 
 def _sum(file: Path) -> str:

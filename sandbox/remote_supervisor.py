@@ -30,7 +30,7 @@ import httpx
 
 from bot.errors import SandboxError, SandboxFull, SandboxUnreachable
 from sandbox.box import Address, Box, Said
-from sandbox.process import ANSWER_WITHIN, INSIDE, Ask, Reply
+from sandbox.process import ANSWER_WITHIN, INSIDE, NONSENSE, Ask, Reply, understood
 
 log = logging.getLogger(__name__)
 
@@ -327,7 +327,8 @@ class RemoteSupervisor:
         except CommandFailed as error:
             self._inside = None
             raise SandboxUnreachable(f"The supervisor of {key} does not answer: {error.what}") from error
-        return Reply(said["status"], said["headers"], base64.b64decode(said["body"]))
+        with understood(key):
+            return Reply(int(said["status"]), dict(said["headers"]), base64.b64decode(said["body"]))
 
     async def _keep(self, inside: Inside, directory: str, launch: bytes) -> Reply:
         veil = ("sh", "-c", VEILED, "veil", str(inside.own / "incoming"))
@@ -397,5 +398,5 @@ def _last_json(output: str, *names: str) -> dict[str, Any]:
     try:
         said = dict(json.loads(output.strip().rpartition("\n")[2]))
         return {name: said[name] for name in names}
-    except (KeyError, TypeError, ValueError) as error:
+    except NONSENSE as error:
         raise SandboxUnreachable(f"A command in the box was answered with {output[-200:]!r}.") from error

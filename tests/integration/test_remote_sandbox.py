@@ -45,6 +45,7 @@ class Wire:
         self.faults: list[str] = []
         self.always = ""
         self.impostor: bytes | None = None  # what somebody in the box says in the door's place
+        self.status = 200  # and as which answer
         self.requests = 0
         self._open: set[asyncio.Task[None]] = set()
 
@@ -84,9 +85,8 @@ class Wire:
                 return
             if self.impostor is not None:
                 length = len(self.impostor)
-                writer.write(
-                    f"HTTP/1.1 200 OK\r\nX-Sandpiper-Door: 2\r\nContent-Length: {length}\r\n\r\n".encode()
-                )
+                first = f"HTTP/1.1 {self.status} So\r\nX-Sandpiper-Door: 2\r\n"
+                writer.write(f"{first}Content-Length: {length}\r\n\r\n".encode())
                 writer.write(self.impostor)
                 return
             door_reader, door = await asyncio.open_connection("127.0.0.1", self._port)
@@ -369,15 +369,23 @@ async def test_a_door_that_is_never_reached_is_done_without(stage: Stage) -> Non
     assert stage.wire.requests == requests, "it is left alone for a while"
 
 
-@pytest.mark.parametrize("answer", ["{}", "[1]", "", '{"in_off": null}', "x" * 17 * MB])
+ODD = ("{}", "5", "[1]", "", '{"in_off": null}', "[" * 200_000)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [*((odd, status) for odd in ODD for status in (200, 404, 409, 500)), ("x" * 17 * MB, 200)],
+    ids=lambda said: str(said)[:9],
+)
 async def test_an_agent_that_answers_for_the_supervisor_harms_its_own_work_only(
-    stage: Stage, tmp_path: Path, answer: str
+    stage: Stage, tmp_path: Path, answer: str, status: int
 ) -> None:
     process = await stage.spawn("cat")
     async with set_up(tmp_path, stage.client) as other, asyncio.timeout(60):
         theirs = await other.spawn("cat")
-        stage.wire.impostor = answer.encode()
-        for call in (process.read(1, 0, ack=0, wait=0), process.write(0, b"words"), process.status()):
+        stage.wire.impostor, stage.wire.status = answer.encode(), status
+        calls = (process.read(1, 0, ack=0, wait=0), process.write(0, b"words"), process.status())
+        for call in (*calls, process.signal("INT"), process.lease(60)):
             with contextlib.suppress(SandboxError):
                 await call
             assert await other.sh("echo works") == "works\n"
@@ -387,6 +395,42 @@ async def test_an_agent_that_answers_for_the_supervisor_harms_its_own_work_only(
         later = await stage.another_life().attach("turn-1", fence=2)
         await later.write(0, b"words", eof=True)
         assert await read_all(later) == b"words", "what was not written is"
+
+
+class SpokenFor(FaultyBox):
+    """answer: what somebody in the box says in our program's place."""
+
+    answer = ""
+
+    async def run(self, command: str, *, timeout: float) -> Said:
+        if self.answer and " ctl " in command:
+            return Said(0, self.answer)
+        return await super().run(command, timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "5",
+        "[" * 200_000,
+        '{"status": 200, "headers": {}, "body": 5}',
+        '{"status": 200, "headers": {}, "body": "€"}',
+        '{"status": 200, "headers": [], "body": ""}',
+        '{"status": "x", "headers": {}, "body": ""}',
+        '{"status": {}, "headers": 5, "body": "NQ=="}',
+    ],
+    ids=lambda said: str(said)[:60],
+)
+async def test_who_answers_for_our_programs_is_not_understood(stage: Stage, answer: str) -> None:
+    box = SpokenFor(stage.box.root, stage.wire)
+    box.has_door = False
+    sandbox = RemoteSandbox(box, stage.client, port=box.port, host="127.0.0.1")
+    process = await sandbox.spawn("turn-1", Launch(("cat",), stage.sandbox.home), fence=1, orphan_after=60)
+    box.answer = answer
+    with pytest.raises(SandboxError):
+        await process.read(1, 0, ack=0, wait=0)
+    with pytest.raises(SandboxError):
+        await process.status()
 
 
 async def test_a_port_that_somebody_took_is_no_door(stage: Stage) -> None:

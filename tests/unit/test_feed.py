@@ -1,13 +1,15 @@
-"""How a process is read whose sandbox is away."""
+"""How a process is read whose sandbox is away, or answers in a way that nobody expected."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from bot.driver import Deadlines
 from bot.errors import SandboxUnreachable
-from bot.feed import Feed, Lost
+from bot.feed import Broke, Feed, Lost
 from bot.models import Chunk
 from bot.ports import Process
 from tests.fakes import FakeClock
@@ -65,3 +67,24 @@ async def test_one_that_may_not_be_asked_again_in_time_is_lost_at_the_deadline(t
             if isinstance(item, Lost):
                 break
         assert process.asked == 2
+
+
+class Odd(ScriptedProcess):
+    """Of one of its outputs nothing comes but a mistake."""
+
+    odd = 1
+
+    async def read(self, fd: int, offset: int, *, ack: int, wait: float, limit: int = 1 << 18) -> Chunk:
+        if fd == self.odd:
+            raise TypeError("nobody expected this")
+        return await super().read(fd, offset, ack=ack, wait=wait, limit=limit)
+
+
+@pytest.mark.parametrize("fd", [1, 2])
+async def test_a_mistake_in_reading_an_output_reaches_the_driver(tmp_path: Path, fd: int) -> None:
+    process, clock = Odd("key", tmp_path), FakeClock()
+    process.odd = fd
+    async with feed_of(process, clock) as feed, asyncio.timeout(10):
+        errors = (item.error async for item in feed.items() if isinstance(item, Broke))
+        error = await anext(errors)
+    assert str(error) == "nobody expected this" and error.__traceback__ is not None

@@ -50,7 +50,23 @@ def lay_out(place: Place) -> None:
     kept = (place.home, place.workspaces, place.repositories, place.sessions, place.spool, place.run)
     for directory in (*kept, place.agents):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    open_up(place.home)
     own(place)
+
+
+def open_up(directory: Path) -> None:
+    """Have its owner pass, whatever an agent has made of its mode. A link is not followed: raises OSError."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        open_up_at(fd)
+    finally:
+        os.close(fd)
+
+
+def open_up_at(fd: int) -> None:
+    here = Path(f"/proc/self/fd/{fd}")
+    if here.stat().st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        here.chmod(stat.S_IRWXU)
 
 
 def remove_tree(root: Path) -> None:

@@ -7,12 +7,12 @@ import contextlib
 import logging
 import os
 import secrets
-import stat
 from pathlib import Path
 
 from bot.errors import SandboxError
 from bot.models import Launch
 from sandbox.bubblewrap import Place, private
+from sandbox.local_files import open_up, open_up_at
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +20,9 @@ EARLIER = ".earlier"  # no session is called so
 
 
 def make_private(place: Place, launch: Launch) -> None:
-    """Before a program that has private directories. Raises SandboxError."""
+    """Before each program. Raises SandboxError."""
     try:
+        open_up(place.home)
         for path, own in private(place, launch).items():
             _make(place, own)
             _clear(place, path)
@@ -50,9 +51,7 @@ def _clear(place: Place, path: str) -> None:
     try:
         for part in Path(path).parts:
             fds.append(os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fds[-1]))
-            here = Path(f"/proc/self/fd/{fds[-1]}")
-            if here.stat().st_mode & stat.S_IRWXU != stat.S_IRWXU:
-                here.chmod(stat.S_IRWXU)
+            open_up_at(fds[-1])
         if any(Path(f"/proc/self/fd/{fds[-1]}").iterdir()):
             earlier = place.sessions / EARLIER
             earlier.mkdir(mode=0o700, exist_ok=True)

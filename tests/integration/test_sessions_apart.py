@@ -4,6 +4,7 @@ only, gets nothing of another one's code by it."""
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from bot.workspace import own_directory
 from sandbox.bubblewrap import Options
 from sandbox.isolation import Bubblewrap
 from sandbox.local import LocalProvider, LocalSandbox
-from tests.boxes import cannot_be_tested
+from tests.boxes import cannot_be_tested, passed_by_nobody
 
 SECRET = "def of_the_private_repository(): ..."
 SERVES = f"mkdir -p d; echo '{SECRET}' >d/secret.py; cd d; exec python3 -m http.server 3000"
@@ -132,6 +133,30 @@ async def test_what_another_session_plants_gets_nothing_and_stops_nothing(
     assert await sh(sandbox, "private", TALK.format(SECRET)) == ""
     assert SECRET in await sh(sandbox, "private", READ)
     assert await sh(sandbox, "public", "grep -rs of_the_private_repository ~; true") == ""
+
+
+@pytest.mark.parametrize("mode", ["000", "500", "444"])
+async def test_a_home_that_an_agent_has_shut_is_open_for_the_next_program(
+    sandbox: LocalSandbox, mode: str
+) -> None:
+    shuts = f"chmod {mode} ~"
+    assert await sh(sandbox, "private", TALK.format(SECRET)) == ""
+    assert await sh(sandbox, "private", shuts) == ""
+    assert SECRET in await sh(sandbox, "private", READ)
+    assert await sh(sandbox, "private", shuts) == ""
+    assert await sh(sandbox, "public", "touch ~/there") == ""
+    assert await sh(sandbox, "public", shuts) == ""
+    plain = Launch(("touch", f"{sandbox.home}/here"), "/", visible=("/workspace/public",))
+    assert (await sandbox.run(plain)).code == 0
+    assert await sh(sandbox, "public", shuts) == ""
+    await sandbox.stop()
+    await sandbox.start()
+    assert "here" in await sh(sandbox, "private", "ls ~")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="this run is unprivileged already")
+def test_so_it_is_where_the_bot_is_not_root() -> None:
+    assert passed_by_nobody(Path(__file__), "-k", "shut or plants", within=200)
 
 
 @pytest.mark.parametrize("path", ["../workspaces", "/etc", ".claude/../../x"])

@@ -2,8 +2,6 @@
 it is imported when it is used.
 
     <directory>/engine    the engine's own name for itself, so that another one is not taken for it
-    <directory>/disk      the volume that was made there first: without its data root, an engine keeps its
-                          name and has no volumes
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ import aiohttp
 from bot.errors import ProviderAway, ProviderUnavailable, SandboxError, SandboxGone, SandboxUnreachable
 from sandbox.container import Engine, fit
 from sandbox.container_errors import in_our_words
+from sandbox.machine import host_of
 from sandbox.registry_login import Login, login_of
 from sandbox.whole import write_whole
 
@@ -44,8 +42,8 @@ class EngineClient:
             ) from error
         self.about = about
         self.mark = mark
+        self._directory = directory
         self._known = directory / "engine"
-        self._disk = directory / "disk"
         self._sdk = Docker
         self._docker: Any = None
         self._pulling = asyncio.Lock()
@@ -89,26 +87,29 @@ class EngineClient:
         await self.demand_disk()
         raise SandboxGone(f"There is no sandbox {id} in Docker.")
 
+    @property
+    def disk(self) -> str:
+        """The volume that is made before those of sandboxes, and that says that these would be there, too."""
+        return f"{self.mark}-disk-{host_of(self._directory).rpartition('-')[2]}"
+
     async def demand_disk(self) -> None:
-        """Raises SandboxUnreachable where the engine has none of the volumes that it had: all sandboxes would
-        be gone at once, which says that it runs without its data root."""
-        noted = self._disk.read_text(encoding="utf-8") if self._disk.exists() else ""
-        if noted:
-            with self.told(404):
-                await (await self.client.volumes.get(noted)).show()
-                return
-            with self.told():
-                of_ours = {"label": [f"{self.mark}=sandbox"]}
-                if not (await self.client.volumes.list(filters=of_ours))["Volumes"]:
+        """Raises SandboxUnreachable where the engine has none of the volumes that it had: it keeps its name
+        without its data root, and all sandboxes would be gone at once."""
+        with self.told(404):
+            await (await self.client.volumes.get(self.disk)).show()
+            return
+        had = {place.name for place in self._directory.glob("sandpiper-*") if ID.fullmatch(place.name)}
+        with self.told():
+            if had:  # pruning takes the one that no container uses
+                ours = {"label": [f"{self.mark}=sandbox"]}
+                volumes = (await self.client.volumes.list(filters=ours))["Volumes"] or []
+                if not had & {volume["Name"] for volume in volumes}:
                     raise SandboxUnreachable(
                         f"The Docker engine at {self.about.host} has none of this bot's volumes any more.",
-                        "An operator can look whether its data root is mounted."
-                        f" If the volumes were deleted on purpose: delete {self._disk}.",
+                        "An operator can look whether its data root is mounted. If the volumes were deleted"
+                        f" on purpose: delete the directories {self._directory}/sandpiper-… too.",
                     )
-        name = noted or f"{self.mark}-disk-{secrets.token_hex(4)}"
-        with self.told():
-            await self.client.volumes.create({"Name": name, "Labels": {self.mark: "disk"}})
-        write_whole(self._disk, name)
+            await self.client.volumes.create({"Name": self.disk, "Labels": {self.mark: "disk"}})
 
     async def image(self) -> str:
         """The id of the image, which is pulled where it is not there."""

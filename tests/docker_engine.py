@@ -25,6 +25,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from sandbox.bubblewrap import Options, system
+from sandbox.docker import DockerProvider
 from tests.boxes import cannot_be_tested
 from tests.remote_boxes import PATH, remove_tree
 
@@ -60,14 +61,14 @@ class Refused(Exception):
         self.status = status
 
 
-async def leave_no_disk(directory: Path) -> None:
+async def leave_no_disk(provider: DockerProvider) -> None:
     """What a bot keeps at a real engine beside its sandboxes is taken away."""
     from aiodocker import Docker
 
-    if (noted := directory / "disk").exists():
-        engine: Any = Docker(url=LIVE_HOST)
-        async with engine:
-            await (await engine.volumes.get(noted.read_text())).delete()
+    engine: Any = Docker(url=LIVE_HOST)
+    async with engine:  # not every test has made it
+        await engine.volumes.create({"Name": provider.engine.disk})
+        await (await engine.volumes.get(provider.engine.disk)).delete()
 
 
 @dataclass

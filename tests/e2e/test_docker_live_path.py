@@ -56,7 +56,7 @@ async def in_containers(directory: Path, agent: str, model: str, url: str) -> As
         for sandbox in await provider.find({}):
             if (provider.directory / sandbox.id).exists():  # not one of another bot's on that engine
                 await sandbox.delete()
-        await leave_no_disk(provider.directory)
+        await leave_no_disk(provider)
         await provider.close()
 
 

@@ -3,6 +3,7 @@ does not make them gone (rule 9)."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sandbox.container import Engine
 from sandbox.container_sandbox import DockerSandbox
 from sandbox.docker import DockerProvider
 from tests.docker_engine import IMAGE, DockerEngine
+from tests.remote_boxes import remove_tree
 
 pytest.importorskip("aiodocker", reason="the extra `docker` is not installed")
 
@@ -80,11 +82,25 @@ async def test_an_engine_without_its_disk_does_not_make_sandboxes_gone(
     assert (await provider.get(sandbox.id)).id == sandbox.id
 
 
+async def test_a_bot_of_before_asks_for_its_sandboxes_instead(
+    engine: DockerEngine, provider: DockerProvider, sandbox: DockerSandbox
+) -> None:
+    await engine.prune({sandbox.id})  # an earlier release made no other one
+    kept = engine.volumes.pop(sandbox.id)
+    with pytest.raises(ProviderUnavailable, match="none of this bot's volumes"):
+        await provider.check()
+    engine.volumes[sandbox.id] = kept
+    await provider.check()
+    assert provider.engine.disk in engine.volumes
+
+
 async def test_a_bot_that_begins_anew_has_its_disk(
     engine: DockerEngine, provider: DockerProvider, sandbox: DockerSandbox, directory: Path
 ) -> None:
-    engine.volumes.clear()
-    (directory / "disk").unlink()
+    await engine.halt()
+    engine.containers.clear()
+    await engine.prune(())
+    await asyncio.to_thread(remove_tree, directory / sandbox.id)
     await provider.check()
     with pytest.raises(SandboxGone):
         await provider.get(sandbox.id)
@@ -102,6 +118,15 @@ async def test_unused_volumes_that_were_pruned_are_gone(
     await other.delete()
     with pytest.raises(SandboxGone):
         await provider.get(other.id)
+
+
+async def test_without_sandboxes_everything_may_be_pruned(
+    engine: DockerEngine, provider: DockerProvider, sandbox: DockerSandbox
+) -> None:
+    await sandbox.delete()
+    await engine.prune(())
+    await provider.check()
+    assert await provider.create(LABELS)
 
 
 async def test_where_a_full_disk_left_no_name_of_the_engine_it_is_the_one_that_is_there(

@@ -58,7 +58,7 @@ async def provider(tmp_path: Path) -> AsyncIterator[DockerProvider]:
     yield provider
     for sandbox in await provider.find({}):
         await sandbox.delete()
-    await leave_no_disk(provider.directory)
+    await leave_no_disk(provider)
     await provider.close()
 
 

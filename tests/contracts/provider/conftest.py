@@ -121,7 +121,7 @@ async def containers(tmp_path: Path, *, live: bool) -> AsyncIterator[Make]:
 
     yield provider
     if live and made:
-        await leave_no_disk(made[-1].directory)
+        await leave_no_disk(made[-1])
     for one in made:
         await one.close()
     if not live:

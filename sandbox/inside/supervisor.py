@@ -24,8 +24,8 @@ The keeper answers HTTP on the unix socket DIR/sock:
 
     GET  /out?fd=1|2&from=N[&wait=S][&max=B][&ack=A]   output; headers X-Next, X-Eof
     POST /in?off=N&fence=F[&eof=1]                     body goes to stdin; idempotent by offset
-    POST /signal?sig=INT|TERM|KILL&fence=F             to the whole process group; after TERM and KILL, all
-                                                       that has left the group ends with the program
+    POST /signal?sig=INT|TERM|KILL&fence=F             to the whole process group; after KILL, all that has
+                                                       left the group ends with the program
     POST /lease?ttl=S&fence=F                          push the orphan deadline
     GET  /status                                       JSON, as every POST answers
     POST /forget                                       only after the end: drop keeper and files
@@ -38,8 +38,8 @@ space for a keeper.
 The program writes straight to DIR/stdout and DIR/stderr, so output never waits for the keeper. Bytes
 below `ack` are given back to the disk. More than max_spool unacknowledged bytes pause the program and what
 it has started (SIGSTOP) until they are read. When it has ended, its group is killed (also who has left the
-group, if it did not end by itself) and DIR/exit says how; a keeper nobody calls any more then leaves too, and
-`ctl` and the door answer from the files.
+group, if it was killed or is an orphan) and DIR/exit says how; a keeper nobody calls any more then leaves
+too, and `ctl` and the door answer from the files.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-# 2: the door starts keepers and makes its token. 3: it leads to ports. 4: keepers start under a lock. They
-# answer as in 1.
-VERSION = 4
+# 2: the door starts keepers and makes its token. 3: it leads to ports. 4: keepers start under a lock. 5: they
+# leave nothing of a program that was killed. They answer as in 1.
+VERSION = 5
 MAX_BODY = 16 << 20  # also the room for stdin that the program has not taken yet
 MAX_HEAD = 64 << 10
 MAX_READ = 8 << 20
@@ -446,7 +446,7 @@ class Keeper:
 
     def mind(self, child: subprocess.Popen[bytes]) -> None:
         """Wait for the end, then make sure that nothing of the group is left; nor of those that have left it,
-        if it did not end by itself: it may have meant a server to stay."""
+        if it did not end in its own way: it may have meant a server to stay."""
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # keeps the group's number ours
         else:
@@ -549,11 +549,11 @@ class Keeper:
             time.sleep(0.005)
 
     def signal_descendants(self, number: int, root: int = 0) -> int:
-        """To those that have left the group but may write to the same output; how many there are."""
-        found: dict[int, tuple[str, bool]] = {}
+        """To those that have left the group but may write to the same output; how many live that got it."""
+        got = 0
         if self.child and not self.ended and hasattr(signal, "pidfd_send_signal"):
             found = descendants(root or self.child.pid)
-            for pid, (born, _) in found.items():
+            for pid, (born, over) in found.items():
                 try:
                     fd = os.pidfd_open(pid)  # so that no other process gets it, who is given this number now
                 except OSError:
@@ -561,11 +561,12 @@ class Keeper:
                 try:
                     if birth(pid) == born:
                         signal.pidfd_send_signal(fd, number)
+                        got += not over
                 except OSError:
                     pass  # it has just ended
                 finally:
                     os.close(fd)
-        return sum(not over for _, over in found.values())
+        return got
 
     def wait_for_the_end(self) -> None:
         """Returns when it has ended (or was ended as an orphan) and nobody calls any more."""
@@ -671,10 +672,10 @@ class Keeper:
             self.resume()  # first: after its end, who has left the group can't be found
             # Room to act on it: what a program says on its way out must not stop it again.
             self.held = self.unread() + self.max_spool
-            if number == signal.SIGINT:
-                self.kill(number)
-            else:
+            if number == signal.SIGKILL:
                 self.end(number)
+            else:  # it ends in its own way, and what it leaves may be meant to stay
+                self.kill(number)
             self.kill(signal.SIGCONT)  # a pause of its own, or not, it shall hear it
         return as_json(self.status())
 

@@ -307,7 +307,7 @@ wait
 ADOPTING = [*PYTHON, str(PROGRAM.with_name("forward.py")), "--adopt", "--"]
 
 
-@pytest.mark.parametrize("end", ["signal?sig=KILL", "signal?sig=TERM", "lease?ttl=0"])
+@pytest.mark.parametrize("end", ["signal?sig=KILL", "lease?ttl=0"])
 def test_who_has_left_the_programs_group_ends_with_a_program_that_is_ended(start: Start, end: str) -> None:
     kept = start(*ADOPTING, "sh", "-c", APART, shield=True, grace=5)
     wait_until(lambda: (kept.directory / "stdout").read_bytes().count(b"\n") == 3)
@@ -317,11 +317,15 @@ def test_who_has_left_the_programs_group_ends_with_a_program_that_is_ended(start
     assert [pid for pid in apart if is_alive(pid)] == []
 
 
-def test_who_has_left_the_programs_group_stays_when_it_ends_by_itself(start: Start) -> None:
+@pytest.mark.parametrize("asked", [False, True])
+def test_who_has_left_the_programs_group_stays_when_it_ends_in_its_own_way(start: Start, asked: bool) -> None:
     kept = start(*ADOPTING, "sh", "-c", "setsid sh -c 'echo $$; exec sleep 600' & cat >&2")
     apart = int(kept.read_until(b"\n"))
-    kept.write(b"", 0, eof=True)
-    kept.read_all()
+    if asked:  # as an agent is that does not leave within seconds
+        kept.post("/signal?sig=TERM&fence=1")
+    else:
+        kept.write(b"", 0, eof=True)
+    wait_until((kept.directory / "exit").exists)
     assert is_alive(apart)
     os.kill(apart, signal.SIGKILL)
 
@@ -682,7 +686,7 @@ def test_every_answer_of_the_door_says_whose_it_is(root: Path) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", door["port"], timeout=30)
         with contextlib.closing(connection):
             connection.request("GET", target, headers={"X-Sandpiper-Token": token or door["token"]})
-            assert connection.getresponse().headers["X-Sandpiper-Door"] == "4"
+            assert connection.getresponse().headers["X-Sandpiper-Door"] == "5"
 
 
 def test_nothing_but_processes_is_behind_the_door(start: Start, root: Path) -> None:

@@ -419,7 +419,7 @@ def _start_ref(turn: int) -> str:
 
 def _uncommitted(status: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Of git's status: the files, and the repositories inside of the worktree."""
-    names = [entry[3:] for entry in status.split("\0") if len(entry) > 3]
+    names = list(dict.fromkeys(entry[3:] for entry in status.split("\0") if len(entry) > 3))
     return (
         tuple(name for name in names if not name.endswith("/")),
         tuple(name.rstrip("/") for name in names if name.endswith("/")),

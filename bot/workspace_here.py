@@ -111,10 +111,33 @@ elsewhere() {{
   if test -n "$on"; then echo "${{on#refs/heads/}}"; else t rev-parse --short=12 HEAD; fi
 }}
 
+# Where the index has a repository and files lie now, as its `.git` was deleted: git looks at none of them. A
+# submodule that was not filled has none, or such as git ignores. Prints the paths, each with a NUL.
+became_files() (
+  cd "$tree" && links=$(mktemp) copy=$(mktemp -u) index=$(g rev-parse --git-path index)
+  g ls-files -s -z | sed -z -n 's/^160000 [^\t]*\t//p' | xargs -0 -r sh -c '
+    for each; do
+      if test -d "$each" && ! test -L "$each" && ! test -f "$each/.git" && ! test -e "$each/.git/HEAD" &&
+        test -n "$(find "./$each" -mindepth 1 -print -quit)"; then printf "%s\\0" "$each"; fi
+    done' there >"$links"
+  if test -s "$links"; then
+    cp -p -- "$index" "$copy" || true
+    GIT_INDEX_FILE=$copy; export GIT_INDEX_FILE
+    g update-index -z --force-remove --stdin <"$links"
+    xargs -0 sh -c '
+      for each; do
+        {GIT} --literal-pathspecs ls-files -o -z --exclude-standard -- "$each" |
+          grep -z -q "[^/]$" && printf "%s\\0" "$each"
+      done' files <"$links" || true
+  fi
+  rm -f "$links" "$copy"
+)
+
 # Repositories inside of the worktree: git would take in their commit's name, and none of their files. Of a
 # submodule, another commit is a change here.
 status() {{
   t --no-optional-locks status --porcelain=v1 -z --untracked-files=all --no-renames --ignore-submodules=dirty
+  became_files | sed -z 's/^/?? /'
 }}
 nested() {{ status | tr '\\0' '\\n' | sed -n 's,^?? \\(.*\\)/$,\\1,p'; }}
 
@@ -140,6 +163,7 @@ inner() {{
 }}
 
 add() {{
+  became_files | t update-index -z --force-remove --stdin || return
   set -- .
   while IFS= read -r each; do
     test -z "$each" || set -- "$@" ":(exclude,literal)$each"

@@ -203,8 +203,9 @@ async def test_a_sparse_worktree_keeps_what_is_in_it_and_what_is_not(tmp_path: P
 # Repositories inside
 
 
-SUBMODULE = """
-git config --global user.name Ana; git config --global user.email ana@example.com
+NAMED = "git config --global user.name Ana; git config --global user.email ana@example.com"
+SUBMODULE = f"""
+{NAMED}
 git init -q ~/lib; cd ~/lib; echo l >l.txt; git add .; git commit -qm Lib; cd - >/dev/null
 git -c protocol.file.allow=always submodule --quiet add ~/lib lib; git commit -qm 'Add lib'
 """
@@ -294,6 +295,73 @@ async def test_what_a_submodule_has_committed_outlives_its_worktree(tmp_path: Pa
         await work.agent(f'{SUBMODULE} cd lib; git commit -q --allow-empty -m P; cd ..; rm -rf "$PWD"')
         await work.open()
         assert await work.agent("git -C ../code.modules-2/lib log -1 --format=%s") == "P"
+
+
+# Repositories that became files
+
+
+BECAME_FILES = r"""
+for each in v 'd/-odd
+ name'; do mkdir -p "$each/deep"; cd "$each"; git init -q; echo f >f; echo g >deep/g
+git add .; git commit -qm Inner; cd "$OLDPWD"; done
+mkdir later; cd later; git init -q; git commit -q --allow-empty -m Inner; cd ..
+git -c advice.addEmbeddedRepo=false add .
+"""
+ITS_FILES = "cat v/f v/deep/g d/-odd*/f d/-odd*/deep/g later/h"
+
+
+@pytest.mark.parametrize("commits", ["", "git commit -qm Links;"])
+@pytest.mark.parametrize("then", ["kept", "put away", "settled", "committed"])
+async def test_what_was_staged_as_a_repository_is_kept_as_the_files_that_it_is_now(
+    tmp_path: Path, then: str, commits: str
+) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(NAMED + BECAME_FILES + commits)
+        await work.agent("find . -mindepth 2 -name .git -exec rm -rf {} +; echo h >later/h")
+        left = await work.workspaces.unfinished(work.session, work.sandbox, work.turn)
+        assert (set(left.files), left.nested) == ({"v", "d/-odd\n name", "later"}, ())
+        assert await work.workspaces.unpublished(work.session, work.sandbox)
+        ref = "HEAD"
+        if then == "kept":
+            ref = await kept(work)
+        elif then == "put away":
+            assert await put_away(work) == ""
+            await work.open()
+            assert await work.agent(ITS_FILES) == "f\ng\nf\ng\nh"
+            left = await work.workspaces.unfinished(work.session, work.sandbox, work.turn)
+            assert left.files and not left.nested
+            ref = await kept(work)
+        elif then == "settled":
+            await work.agent(
+                "git checkout -q --detach; git commit -q --allow-empty -m Past; git bisect start"
+            )
+            await work.workspaces.settle(work.session, work.sandbox, work.turn)
+            ref = "refs/sandpiper/kept/turn-1"
+        else:
+            await work.workspaces.commit_all(work.session, work.sandbox, "All")
+            left = await work.workspaces.unfinished(work.session, work.sandbox, work.turn)
+            assert not left.askable
+        assert await work.agent('git ls-tree -r -z --name-only "$1" | tr "\\0" "|"', ref) == (
+            "README.md|d/-odd\n name/deep/g|d/-odd\n name/f|later/h|src/app.py|v/deep/g|v/f|"
+        )
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+async def test_a_submodule_that_is_not_filled_stays_one(tmp_path: Path, ignored: bool) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(f"{SUBMODULE} git submodule --quiet deinit -f lib")
+        if ignored:  # a build tool's
+            await work.agent(
+                "echo out/ >.gitignore; git add .; git commit -qm Ignore; mkdir lib/out; >lib/out/x"
+            )
+        left = await work.workspaces.unfinished(work.session, work.sandbox, work.turn)
+        assert not left.askable
+        await work.agent("echo new >new.txt")
+        assert await work.agent('git diff-tree -r --name-status HEAD "$1"', await kept(work)) == "A\tnew.txt"
+        await work.workspaces.commit_all(work.session, work.sandbox, "All")
+        assert await work.agent("git ls-tree HEAD lib | cut -c1-6; git show --format= --name-status") == (
+            "160000\nA\tnew.txt"
+        )
 
 
 # Without the mark beside it, which an agent can delete

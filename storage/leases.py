@@ -46,6 +46,7 @@ def claim(tx: Tx, id: int, owner: str, lease: float, caps: Caps) -> Claim | Wait
     claimed = tx.single(
         "UPDATE turns SET fence = fence + 1, owner = ?, lease_until = ?,"
         " started_at = CASE WHEN state = 'queued' THEN ? ELSE started_at END,"
+        " code_came = CASE WHEN state = 'queued' THEN 0 ELSE code_came END,"
         " state = CASE WHEN state = 'queued' THEN 'preparing' ELSE state END WHERE id = ? RETURNING *",
         owner,
         tx.now + lease,

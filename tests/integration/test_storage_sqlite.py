@@ -160,6 +160,22 @@ async def test_code_that_came_before_it_was_kept_which_did_counts_as_checked_out
         assert await stage.store.checked_out(mine) == [WEB]
 
 
+async def test_code_of_a_turn_that_an_earlier_release_drives_beside_this_one_counts_as_checked_out(
+    tmp_path: Path,
+) -> None:
+    async with opened_store(tmp_path) as stage:
+        mine = SandboxKey("main", ANN.tenant, (await stage.store.person(ANN)).id, "local")
+        await stage.store.save_sandbox(mine, "box-1", "")
+        turn = (await stage.start("s1")).turn
+        assert turn is not None
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE)) as connection:  # as that one takes a turn up
+        connection.execute("UPDATE turns SET fence = fence + 1, state = 'preparing', owner = 'earlier'")
+        connection.commit()
+    async with opened_store(tmp_path) as stage:
+        await stage.finish(await stage.run(turn))
+        assert await stage.store.checked_out(mine) == [WEB]
+
+
 # Groups
 
 

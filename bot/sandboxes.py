@@ -409,6 +409,7 @@ class Sandboxes:
                 # It may have stopped by itself: what is said of it must know of a start by its time.
                 await self._store.saw_sandbox(row.id, SandboxState.STOPPED)
                 await sandbox.start()
+                await self._store.saw_sandbox(row.id, SandboxState.RUNNING)  # also where nobody can enter it
             await _enter(sandbox)
             return sandbox
 

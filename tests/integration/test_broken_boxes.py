@@ -88,6 +88,7 @@ async def test_a_turn_in_it_is_told_what_is_broken_and_the_mend(tmp_path: Path, 
             await it.sandboxes.stop(it.row)
         with pytest.raises(SandboxError, match=r"\.sandpiper.* If it could be used before, `sandbox reset`"):
             await it.sandboxes.ready(await it.store.person(ANA))
+        assert await it.state() is await it.noted() is SandboxState.RUNNING
         assert await it.sandboxes.delete(it.row, "its owner did", "them") == ()
         assert (await it.sandboxes.ready(await it.store.person(ANA))).lost
 

@@ -125,7 +125,7 @@ class Core:
             steerers,
             clock,
             trust,
-            away=policy.deadlines.away,
+            deadlines=policy.deadlines,
         )
         self._shared = SharedFiles(shared, secrets)
         attempts = Attempts(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from bot.access import Access
-from bot.driver import Driver
+from bot.driver import Deadlines, Driver
 from bot.errors import ProviderAway, SandboxGone, SandboxNotRunning
 from bot.events import Notice
 from bot.hooks import Hooks
@@ -65,10 +65,9 @@ class Preparation:
         clock: Clock,
         trust: Trust = NO_TRUST,
         *,
-        away: float,
+        deadlines: Deadlines,
     ) -> None:
-        """away: seconds for which a provider that does not answer is waited for."""
-        self._away = away
+        self._deadlines = deadlines
         self._trust = trust
         self._hooks = hooks
         self._programs = programs
@@ -182,7 +181,7 @@ class Preparation:
             except ProviderAway as error:
                 waited = self._clock.now() - since
                 wait = max(pause, error.retry_after)
-                if waited + wait > self._away:
+                if waited + wait > self._deadlines.away:
                     tried = f"I tried for {span(waited)}. Write here to try it again."
                     raise ProviderAway(error.what, tried, retry_after=error.retry_after) from error
                 await driver.tell(*driver.untold([f"{error.what} I keep trying."]))
@@ -190,7 +189,16 @@ class Preparation:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def hooked(self, driver: Driver, box: Box) -> Box:
-        """After what the repository wants run has been. That has a time of its own, so no deadline here."""
+        """After what the repository wants run has been. That has a time of its own, so no deadline here. A
+        box that ends meanwhile is started, or replaced, once."""
+        try:
+            return await self._hooked(driver, box)
+        except (SandboxNotRunning, SandboxGone) as error:
+            log.info("turn %s: its sandbox ended in hooks: %s", driver.turn.id, error)
+            box = await driver.within("prepare", self._deadlines.prepare, self.prepare(driver))
+            return await self._hooked(driver, box)
+
+    async def _hooked(self, driver: Driver, box: Box) -> Box:
         if _attached(driver):
             return box
         if box.place.hooks:

@@ -1,4 +1,5 @@
-"""A box that stops, or is gone, while a turn is about to start its agent there: not only under the agent."""
+"""A box that stops, or is gone, while a turn is about to start its agent there, also in the repository's
+hooks: not only under the agent."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ import pytest
 
 from bot.errors import SandboxGone, SandboxNotRunning
 from bot.models import ExecResult, Launch, Outcome, SandboxState
+from bot.timeline import RowStatus
+from tests.integration.test_hooks import SETUP, has, policy, row
 from tests.integration.test_sandbox_verbs import answers
 from tests.town import Town, town
 from tests.world import HostSandbox, ScriptedProcess
@@ -65,6 +68,10 @@ def is_gits(launch: Launch) -> bool:
     return "git" in " ".join(launch.argv)
 
 
+def is_a_hooks(launch: Launch) -> bool:
+    return "hook" in launch.argv and "setup" in launch.argv
+
+
 def is_the_agents(launch: Launch) -> bool:
     return launch.argv[0] == "agent"
 
@@ -98,3 +105,36 @@ async def test_a_box_that_ends_each_time_ends_the_turn_in_words(tmp_path: Path) 
         final = await t.after_time(2, step=1.0)
         assert final.outcome is Outcome.FAILED and "not there" in final.reason
         assert box(t).starts == 2
+
+
+@pytest.mark.parametrize("vanishes", [False, True], ids=["stops", "vanishes"])
+async def test_a_box_that_ends_in_a_hook_is_started_and_the_hook_runs_before_the_agent(
+    tmp_path: Path, vanishes: bool
+) -> None:
+    async with town(tmp_path, [answers] * 2, policy()) as t:
+        t.provider.make = Ending
+        await t.say("hello")
+        await t.final()
+        await has(t, SETUP, "echo set up")
+        first = box(t)
+        first.ends, first.vanishes, first.starts = is_a_hooks, vanishes, 0
+        await t.say("in another thread", thread="t2")
+        final = await t.after_time(2, step=1.0)
+        assert (final.outcome, final.text) == (Outcome.ANSWERED, "that is all"), final
+        assert (box(t) is not first) is vanishes
+        assert first.starts == (0 if vanishes else 1)
+        shown = row(t, "hook:setup")
+    assert (shown.status, shown.result) == (RowStatus.COMPLETED, "set up")
+
+
+async def test_a_box_that_ends_in_each_hook_ends_the_turn_in_words(tmp_path: Path) -> None:
+    async with town(tmp_path, [answers] * 2, policy()) as t:
+        t.provider.make = Ending
+        await t.say("hello")
+        await t.final()
+        await has(t, SETUP, "echo set up")
+        box(t).ends, box(t).for_ever = is_a_hooks, True
+        await t.say("in another thread", thread="t2")
+        final = await t.after_time(2, step=1.0)
+        assert final.outcome is Outcome.FAILED and "not there" in final.reason
+        assert box(t).starts == 1

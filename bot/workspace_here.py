@@ -141,13 +141,19 @@ status() {{
 }}
 nested() {{ status | tr '\\0' '\\n' | sed -n 's,^?? \\(.*\\)/$,\\1,p'; }}
 
-# Submodules with work that is only in them: changes, or commits that they have from nowhere
+# Submodules with work that is only in them: changes, or commits that they have from nowhere. What others'
+# commits say of one is theirs, though no branch of its has it (a shallow one, say).
 submodules() {{
   t ls-files -s -z | tr '\\0' '\n' | sed -n 's/^160000 [^\t]*\t//p' | sort -u | while IFS= read -r each; do
     test -e "$tree/$each/.git" || continue
+    theirs=$(b rev-parse --exclude="origin/$branch" --remotes=origin | sort -u)
+    theirs=$(t merge-base HEAD $theirs 2>/dev/null) &&
+      theirs=$(t rev-parse -q --verify "$theirs:$each") || theirs=
     own=$(
-      g -C "$tree/$each" --no-optional-locks status --porcelain 2>&1 | head -n 1
-      g -C "$tree/$each" rev-list -n 1 --all HEAD --not --remotes 2>&1
+      cd "$tree/$each"
+      g --no-optional-locks status --porcelain 2>&1 | head -n 1
+      stash=$(g rev-parse -q --verify refs/stash || true)
+      g rev-list -n 1 --ignore-missing --branches HEAD $stash --not --remotes --tags $theirs 2>&1
     ) || true
     test -z "$own" || echo "$each"
   done

@@ -1,0 +1,47 @@
+"""What lies beside a session's own files in its worktree and its clone: submodules that hold nothing of an
+agent's, what build tools leave, and what is left of worktrees that are gone.
+
+The real bubblewrap and git; the forge is the playground's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_workspace_keeps import NAMED, works
+
+UPSTREAM = f"""
+{NAMED}; git config --global protocol.file.allow always
+git init -q ~/lib; cd ~/lib; git config uploadpack.allowAnySHA1InWant true
+echo l >l.txt; git add .; git commit -qm Lib
+git checkout -q -b release; git commit -q --allow-empty -m Release; git tag v1; git checkout -q -
+git commit -q --allow-empty -m Newer; cd - >/dev/null
+"""
+FILLS = {
+    "a tag": f"{UPSTREAM} git -C ~/lib branch -qD release; git submodule --quiet add ~/lib lib",
+    "shallow": f"""{UPSTREAM} git submodule --quiet add ~/lib lib; git -C lib checkout -q HEAD~1
+git commit -qam 'Add lib'; git push -q "$(git rev-parse --git-common-dir)" HEAD:refs/remotes/origin/theirs
+rm -rf lib "$(git rev-parse --git-dir)/modules"
+git -c url."file://$HOME/lib".insteadOf="$HOME/lib" submodule --quiet update --init --depth 1
+test -f "$(git -C lib rev-parse --git-path shallow)" """,
+}
+
+
+@pytest.mark.parametrize("how", FILLS)
+async def test_a_submodule_that_was_only_filled_is_no_work(tmp_path: Path, how: str) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(FILLS[how])
+        left = await work.workspaces.unfinished(work.session, work.sandbox, work.turn)
+        assert not left.nested
+        for does in ("git stash -q", "git commit -qm Own"):
+            await work.agent(f"cd lib; echo own >>l.txt; git add .; {does}")
+            left = await work.workspaces.unfinished(work.session, work.sandbox, work.turn)
+            assert left.nested == ("lib",)
+            await work.agent("cd lib; git stash drop -q 2>/dev/null || true")
+        # What says so is the session's own.
+        pushes = 'git push -q "$(git rev-parse --git-common-dir)" "HEAD:refs/remotes/origin/$1"'
+        await work.agent(f"git add lib; git commit -qm Up; {pushes}", work.branch)
+        left = await work.workspaces.unfinished(work.session, work.sandbox, work.turn)
+        assert left.nested == ("lib",)

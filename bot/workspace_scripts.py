@@ -110,7 +110,10 @@ if ! test -e "$tree.opened" || ! ours; then
   # Forced twice, in the place of an entry that the clone may still have of it. Submodules have their
   # repositories in that.
   entries | while IFS= read -r each; do
-    test ! -e "$each/modules" || mv -- "$each/modules" "$tree.modules-$turn"
+    test -e "$each/modules" || continue
+    to=$tree.modules-$turn
+    while test -e "$to"; do to=$to+; done
+    mv -- "$each/modules" "$to"
   done
   if has_branch; then
     b worktree add -q -f -f --lock "$tree" "$branch"

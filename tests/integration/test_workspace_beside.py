@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_workspace_keeps import NAMED, works
+from tests.integration.test_workspace_keeps import NAMED, SUBMODULE, works
 
 UPSTREAM = f"""
 {NAMED}; git config --global protocol.file.allow always
@@ -45,3 +45,17 @@ async def test_a_submodule_that_was_only_filled_is_no_work(tmp_path: Path, how: 
         await work.agent(f"git add lib; git commit -qm Up; {pushes}", work.branch)
         left = await work.workspaces.unfinished(work.session, work.sandbox, work.turn)
         assert left.nested == ("lib",)
+
+
+async def test_what_a_submodule_has_committed_outlives_each_of_its_worktrees(tmp_path: Path) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(f"{SUBMODULE} rm -rf lib")
+        fills = "git -c protocol.file.allow=always submodule --quiet update --init; cd lib"
+        for name in "PQR":
+            await work.agent(
+                f'rm -rf lib; {fills}; git commit -q --allow-empty -m {name}; cd ..; rm -rf "$PWD"'
+            )
+            await work.open()
+            work.turn = 1  # a try at the same turn, once more
+        looks = "for each in ../code.modules-2*; do git -C $each/lib log -1 --format=%s; done"
+        assert await work.agent(looks) == "P\nQ\nR"

@@ -162,7 +162,8 @@ submodules() {{
 # Prints something if there is a repository below the worktree, whether git sees it or not; if that cannot be
 # known; or if submodules have theirs in what the clone has of the worktree.
 inner() {{
-  find "$tree/" -mindepth 2 -name .git -prune -print -quit 2>&1 || true
+  find "$tree/" -mindepth 2 -name .git '(' ! -type d -o -exec test -e '{{}}/HEAD' ';' ')' \\
+    -print -quit 2>&1 || true
   entries | while IFS= read -r each; do
     test ! -e "$each/modules" || find "$each/modules" -mindepth 1 -print -quit
   done

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_workspace_keeps import NAMED, SUBMODULE, works
+from tests.integration.test_workspace_keeps import NAMED, SUBMODULE, put_away, works
 
 UPSTREAM = f"""
 {NAMED}; git config --global protocol.file.allow always
@@ -59,3 +59,14 @@ async def test_what_a_submodule_has_committed_outlives_each_of_its_worktrees(tmp
             work.turn = 1  # a try at the same turn, once more
         looks = "for each in ../code.modules-2*; do git -C $each/lib log -1 --format=%s; done"
         assert await work.agent(looks) == "P\nQ\nR"
+
+
+async def test_what_a_build_leaves_is_a_repository_only_if_it_is_one(tmp_path: Path) -> None:
+    async with works(tmp_path) as (work,):
+        await work.agent(
+            "echo build/ >.gitignore; git add .; git commit -qm Ignore; mkdir -p build/_deps/x/.git"
+        )
+        assert await put_away(work) == ""
+        await work.open()
+        await work.agent("mkdir -p build/_deps; cd build/_deps; git init -q x")
+        assert await put_away(work) == "there are repositories in it"

@@ -141,6 +141,17 @@ if ! test -e "$tree.opened" || ! ours; then
   : >"$tree.opened"
   test -z "$kept" || b update-ref -d "$away"
 fi
+# Worktrees that an agent made where each program has files of its own are gone with that, and hold their
+# branches. One whose program runs yet looks the same from here, so they have a day.
+root=$(cd "$(dirname "$tree")/.." && pwd -P)
+for each in "$bare"/worktrees/*/gitdir; do
+  entry=${{each%/gitdir}}
+  at=$(cat "$each" 2>/dev/null) || continue
+  case $at in "$root"/*) continue ;; /tmp/* | /var/tmp/*) ;; *) continue ;; esac
+  if test -e "$at" || test -e "$entry/locked" || test -e "$entry/modules"; then continue; fi
+  if ! grep -q '^ref: refs/heads/' "$entry/HEAD"; then continue; fi
+  test -n "$(find "$entry" -mmin -1440 -print -quit)" || rm -rf -- "$entry"
+done
 own=$(t rev-parse --absolute-git-dir)
 test -z "$from" || g config --file "$own/config.worktree" include.path "$tree.origin"
 has_branch || b update-ref "$heads" "$(t rev-parse HEAD)"

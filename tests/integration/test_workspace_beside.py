@@ -70,3 +70,40 @@ async def test_what_a_build_leaves_is_a_repository_only_if_it_is_one(tmp_path: P
         await work.open()
         await work.agent("mkdir -p build/_deps; cd build/_deps; git init -q x")
         assert await put_away(work) == "there are repositories in it"
+
+
+ENTRY = '"$(git rev-parse --git-common-dir)"/worktrees'
+OLD = f"find {ENTRY}/x -exec touch -d '2 days ago' {{}} +"
+BLOCKED = "git worktree add -q ../again feature 2>/dev/null || echo blocked"
+
+
+@pytest.mark.parametrize("place", ["/tmp", "/var/tmp"])
+async def test_a_worktree_that_went_with_its_program_holds_its_branch_no_more(
+    tmp_path: Path, place: str
+) -> None:
+    async with works(tmp_path, 2) as (one, two):
+        await one.agent(f"git worktree add -q {place}/x -b feature")
+        await two.open()  # its program may run yet
+        assert await two.agent(BLOCKED) == "blocked"
+        await one.agent(OLD)
+        await two.open()
+        assert await two.agent(BLOCKED) == ""
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "git worktree add -q ../x -b feature",
+        "git worktree add -q ~/x -b feature",
+        "git worktree add -q --lock /tmp/x -b feature",
+        "git worktree add -q --detach /tmp/x",
+        f"git worktree add -q /tmp/x -b feature; mkdir -p {ENTRY}/x/modules/lib",
+    ],
+)
+async def test_what_may_be_there_or_holds_more_than_its_branch_keeps_its_entry(
+    tmp_path: Path, made: str
+) -> None:
+    async with works(tmp_path, 2) as (one, two):
+        await one.agent(f"{made}; {OLD}")
+        await two.open()
+        assert await two.agent(f"ls {ENTRY} | grep -x x") == "x"

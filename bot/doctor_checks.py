@@ -64,6 +64,7 @@ async def works_here(it: Patient) -> None:
 
 async def creates(it: Patient) -> None:
     it.made = await it.provider.create(it.labels)
+    await it.made.enter()
     _same("its state", await it.made.state(), SandboxState.RUNNING)
     if not (it.made.home and it.made.workspaces and it.made.repositories):
         raise Failed("it does not say where its home, workspaces and repositories are")

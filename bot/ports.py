@@ -291,8 +291,8 @@ class Sandbox(Protocol):
         ...
 
     async def enter(self) -> None:
-        """Before anything is done in it, while it runs; `create` has done so. Its life goes on without: a
-        program in it may have broken what this needs. Raises SandboxError with what that is."""
+        """Before anything is done in it, while it runs. Its life goes on without: a program in it may have
+        broken what this needs, or its image may not have it. Raises SandboxError with what that is."""
         ...
 
     async def run(self, launch: Launch, *, stdin: bytes = b"", timeout: float = 60.0) -> ExecResult:
@@ -371,7 +371,8 @@ class Provider(Protocol):
         ...
 
     async def create(self, labels: Mapping[str, str]) -> Sandbox:
-        """A new running sandbox. Raises ProviderUnavailable, SandboxFull, SandboxError."""
+        """A new running sandbox, not entered yet: whoever makes it can write it down first. Raises
+        ProviderUnavailable, SandboxFull, SandboxError."""
         ...
 
     async def find(self, labels: Mapping[str, str]) -> Sequence[Sandbox]:

@@ -158,6 +158,7 @@ class Programs:
                 await left_over.delete()
             sandbox = await provider.create(FOR_INSTALLING)
             try:
+                await sandbox.enter()
                 await self.ready(sandbox, agent, installing)
             finally:
                 await sandbox.delete()

@@ -281,7 +281,6 @@ class DaytonaProvider:
         made = await self.make(labels)
         sandbox = self._sandbox(await the_oldest(made, lambda: self._boxes(labels)))
         await sandbox.start()
-        await sandbox.enter()
         return sandbox
 
     async def make(self, labels: Mapping[str, str]) -> DaytonaBox:

@@ -15,7 +15,7 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -164,7 +164,6 @@ class DirectoryProvider:
         (root / "box.json").write_text(json.dumps({"labels": dict(labels), "port": free_port()}))
         sandbox = self._sandbox(root)
         await sandbox.start()
-        await sandbox.enter()
         return sandbox
 
     async def find(self, labels: Mapping[str, str]) -> Sequence[Sandbox]:
@@ -188,6 +187,13 @@ class DirectoryProvider:
     def _sandbox(self, root: Path) -> RemoteSandbox:
         box = DirectoryBox(root, door=self._door)
         return RemoteSandbox(box, self._client, port=box.port, host="127.0.0.1", ports=self._ports)
+
+
+async def entered(making: Awaitable[Sandbox]) -> Sandbox:
+    """What was made, as it is before anything is done in it."""
+    sandbox = await making
+    await sandbox.enter()
+    return sandbox
 
 
 def free_port() -> int:

@@ -226,6 +226,7 @@ async def _box(provider: AbstractAsyncContextManager[Provider]) -> AsyncIterator
     async with provider as made:
         sandbox = await made.create({})
         try:
+            await sandbox.enter()
             yield sandbox
         finally:
             await sandbox.delete()

@@ -16,9 +16,10 @@ from bot.reconcile import Reconcile
 from bot.sandboxes import Ages, Sandboxes
 from storage.dispatch import QueueDispatcher
 from storage.store import SqliteStore
+from tests.bench.processes import PROVIDERS
 from tests.fakes import FakeClock
 from tests.integration.test_sandboxes import ANA, IDLE, house
-from tests.remote_boxes import DirectoryProvider
+from tests.remote_boxes import DirectoryBox, DirectoryProvider
 
 IN_THE_WAY = "rm -rf ~/.sandpiper; echo mine >~/.sandpiper"
 
@@ -126,3 +127,28 @@ async def test_one_that_cannot_be_entered_for_a_moment_is_tried_again(tmp_path: 
         again = asyncio.create_task(it.box(ANA))
         await it.until_done(again)
         assert await again is box
+
+
+@pytest.mark.parametrize("kind", ["daytona", "e2b"])
+async def test_of_an_image_that_cannot_be_entered_one_box_is_made_and_its_owner_told_how_to_be_rid_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    start = DirectoryBox.start
+
+    async def with_a_file_in_the_way(box: DirectoryBox) -> None:
+        await start(box)
+        (box.home / ".sandpiper").write_text("mine")
+
+    monkeypatch.setattr(DirectoryBox, "start", with_a_file_in_the_way)
+    (tmp_path / "boxes").mkdir()
+    clock = FakeClock()
+    store = await SqliteStore.open(tmp_path / "data", clock, QueueDispatcher())
+    async with PROVIDERS[kind](tmp_path / "boxes") as provider:
+        sandboxes = Sandboxes(store, provider, clock, "here", Ages(IDLE))
+        for _ in range(2):
+            with pytest.raises(SandboxError, match=r"\.sandpiper.* `sandbox reset`"):
+                await sandboxes.ready(await store.person(ANA))
+            (row,) = await sandboxes.rows()
+            assert [box.id for box in await provider.find({})] == [row.provider_id]
+        await (await sandboxes.get(row)).delete()
+    await store.close()

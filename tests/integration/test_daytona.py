@@ -24,6 +24,7 @@ from sandbox.daytona import DaytonaBox, DaytonaProvider
 from sandbox.daytona_account import Account
 from sandbox.daytona_network import network_of
 from tests.daytona_server import KEY, DaytonaServer
+from tests.remote_boxes import entered
 
 pytest.importorskip("daytona", reason="the extra `daytona` is not installed")
 
@@ -251,7 +252,7 @@ async def test_what_the_operator_adds_reaches_daytona_and_programs(server: Dayto
         "os_user": "agent",
         "public": False,
     }
-    sandbox = await make(image="ghcr.io/acme/box:1", extra=extra).create(ANA)
+    sandbox = await entered(make(image="ghcr.io/acme/box:1", extra=extra).create(ANA))
     asked = server.created[0]
     assert (asked.cpu, asked.memory, asked.disk, asked.user) == (2, 4, 8, "agent")
     assert asked.secrets == [{"NPM_TOKEN": "npm-token"}]
@@ -284,6 +285,7 @@ async def test_two_bots_that_make_a_box_for_one_person_end_in_one(server: Dayton
     server.looks = 2  # so that both are on their way at the same time
     one, other = await asyncio.gather(make().create(ANA), make().create(ANA))
     assert one.id == other.id
+    await one.enter()
     assert len(server.created) == 2
     server.looks = 0
     assert [found.id for found in await make().find(ANA)] == [one.id]
@@ -317,7 +319,7 @@ async def test_items_of_a_list_may_lack_what_need_not_be_there(
 
 async def test_without_a_preview_commands_do_the_work(server: DaytonaServer, make: Make) -> None:
     server.previews = False
-    sandbox = await make().create(ANA)
+    sandbox = await entered(make().create(ANA))
     said = await sandbox.run(Launch(("sh", "-c", "cat; echo err >&2"), cwd=sandbox.home), stdin=b"in")
     assert (said.code, said.out, said.err) == (0, b"in", b"err\n")
     with pytest.raises(SandboxError, match="Previews are disabled"):
@@ -326,7 +328,7 @@ async def test_without_a_preview_commands_do_the_work(server: DaytonaServer, mak
 
 async def test_a_new_preview_token_is_asked_for(server: DaytonaServer, make: Make) -> None:
     """A restart gives another one, whoever did it."""
-    sandbox = await make().create(ANA)
+    sandbox = await entered(make().create(ANA))
     launch = Launch(("echo", "here"), cwd=sandbox.home)
     assert (await sandbox.run(launch)).out == b"here\n"
     server.tokens[sandbox.id] = "another"
@@ -366,7 +368,7 @@ async def test_a_limit_says_when_to_come_back(server: DaytonaServer, box: Dayton
 
 
 async def test_a_limit_is_waited_for(server: DaytonaServer, make: Make) -> None:
-    sandbox = await make().create(ANA)
+    sandbox = await entered(make().create(ANA))
     server.fail("GET /api", 429, headers={"Retry-After-Authenticated": "1"})
     loop = asyncio.get_running_loop()
     before = loop.time()
@@ -386,7 +388,7 @@ async def test_an_address_where_something_else_answers_is_not_waited_for(server:
 async def test_a_download_that_a_proxy_breaks_off_is_tried_again(
     server: DaytonaServer, make: Make, tmp_path: Path, status: int
 ) -> None:
-    sandbox = await make().create(ANA)
+    sandbox = await entered(make().create(ANA))
     await sandbox.run(Launch(("sh", "-c", "echo here > ~/note"), cwd=sandbox.home))
     server.fail("bulk-download", status)
     await sandbox.download(f"{sandbox.home}/note", tmp_path / "note", limit=100)
@@ -397,7 +399,7 @@ async def test_a_download_that_a_proxy_breaks_off_is_tried_again(
 async def test_a_socket_that_drops_after_the_work_was_done(
     server: DaytonaServer, make: Make, what: str
 ) -> None:
-    sandbox = await make().create(ANA)
+    sandbox = await entered(make().create(ANA))
     if what == "start":
         await sandbox.stop()
     server.fail(f"DELETE|/{what}$", after=True)
@@ -422,7 +424,7 @@ async def test_a_command_whose_answer_was_lost_is_done_once_in_effect(
     server: DaytonaServer, make: Make
 ) -> None:
     server.previews = False  # so that all goes by commands
-    sandbox = await make().create(ANA)
+    sandbox = await entered(make().create(ANA))
     server.fail("process/execute", after=True, times=2)
     said = await sandbox.run(Launch(("sh", "-c", "echo once >> ~/log; cat ~/log"), cwd=sandbox.home))
     assert said.out == b"once\n"

@@ -19,7 +19,7 @@ from sandbox.remote_ports import AT_ONCE, SHARED_SECONDS, RemotePorts
 from sandbox.remote_supervisor import DOOR_PORT
 from tests.daytona_server import KEY, DaytonaServer
 from tests.port_people import Person, browser, leads, serving, shown, until
-from tests.remote_boxes import free_port
+from tests.remote_boxes import entered, free_port
 
 pytest.importorskip("daytona", reason="the extra `daytona` is not installed")
 
@@ -41,7 +41,7 @@ async def provider(server: DaytonaServer) -> AsyncIterator[DaytonaProvider]:
 
 @pytest.fixture
 async def sandbox(provider: DaytonaProvider) -> Sandbox:
-    return await provider.create({"person": "ana"})
+    return await entered(provider.create({"person": "ana"}))
 
 
 async def test_a_link_shows_the_page_without_a_header_and_ends_with_its_time(

@@ -22,7 +22,7 @@ from sandbox.box import Address
 from sandbox.e2b import Account, E2BBox, E2BProvider
 from sandbox.remote import the_oldest
 from tests.e2b_server import E2BServer, Fault, NearE2B
-from tests.remote_boxes import free_port
+from tests.remote_boxes import entered, free_port
 
 ANA = {"person": "ana", "tenant": "T1"}
 
@@ -75,7 +75,7 @@ async def test_a_state_that_we_do_not_know_is_not_gone(server: E2BServer, box: E
 async def test_stopped_by_us_it_keeps_nothing_that_ran_and_no_call_wakes_it(
     server: E2BServer, provider: E2BProvider
 ) -> None:
-    sandbox = await provider.create(ANA)
+    sandbox = await entered(provider.create(ANA))
     process = await sandbox.spawn("p", Launch(("sleep", "600"), sandbox.home), fence=1, orphan_after=600)
     await sandbox.stop()
     assert not server.boxes[sandbox.id].box.processes()
@@ -97,7 +97,7 @@ async def test_a_box_that_a_stop_may_harm_is_left_to_fall_asleep(server: E2BServ
 async def test_at_the_end_of_its_time_it_sleeps_and_the_next_call_wakes_all_that_ran(
     server: E2BServer, provider: E2BProvider
 ) -> None:
-    sandbox = await provider.create(ANA)
+    sandbox = await entered(provider.create(ANA))
     echo = Launch(("sh", "-c", "while read line; do echo got $line; done"), sandbox.home)
     process = await sandbox.spawn("p", echo, fence=1, orphan_after=600)
     await process.write(0, b"one\n")
@@ -111,7 +111,7 @@ async def test_at_the_end_of_its_time_it_sleeps_and_the_next_call_wakes_all_that
 
 
 async def test_who_waits_for_output_meanwhile_gets_it(server: E2BServer, provider: E2BProvider) -> None:
-    sandbox = await provider.create(ANA)
+    sandbox = await entered(provider.create(ANA))
     echo = Launch(("sh", "-c", "read line; echo got $line"), sandbox.home)
     process = await sandbox.spawn("p", echo, fence=1, orphan_after=600)
     waiting = asyncio.create_task(process.read(1, 0, ack=0, wait=20))
@@ -124,7 +124,7 @@ async def test_who_waits_for_output_meanwhile_gets_it(server: E2BServer, provide
 async def test_started_after_the_end_of_its_time_it_has_all_that_ran(
     server: E2BServer, provider: E2BProvider
 ) -> None:
-    sandbox = await provider.create(ANA)
+    sandbox = await entered(provider.create(ANA))
     process = await sandbox.spawn("p", Launch(("sleep", "600"), sandbox.home), fence=1, orphan_after=600)
     await server.end_of_life(sandbox.id)
     await sandbox.start()
@@ -173,7 +173,7 @@ async def test_a_box_that_may_not_live_so_long_names_the_setting(server: E2BServ
 async def test_what_is_in_use_is_woken_and_what_was_stopped_is_not(
     server: E2BServer, provider: E2BProvider
 ) -> None:
-    sandbox = await provider.create(ANA)
+    sandbox = await entered(provider.create(ANA))
     await server.end_of_life(sandbox.id)
     await sandbox.touch(600)
     assert (server.boxes[sandbox.id].state, server.boxes[sandbox.id].lifetime) == ("running", 600)
@@ -199,7 +199,7 @@ async def test_it_is_made_as_the_account_says(server: E2BServer, provider: E2BPr
 
 async def test_programs_get_the_variables_that_boxes_are_made_with(server: E2BServer) -> None:
     provider = NearE2B(server.account(extra={"envs": {"TEAM": "web"}}))
-    sandbox = await provider.create(ANA)
+    sandbox = await entered(provider.create(ANA))
     assert (await sandbox.run(Launch(("sh", "-c", "echo $TEAM"), sandbox.home))).out == b"web\n"
     await provider.close()
 
@@ -332,7 +332,7 @@ async def test_an_answer_that_is_lost_when_the_work_was_done(
     server: E2BServer, provider: E2BProvider, tmp_path: Path, verb: str
 ) -> None:
     """Each verb of a sandbox comes through, although every first answer is lost."""
-    sandbox = await provider.create(ANA)
+    sandbox = await entered(provider.create(ANA))
     (tmp_path / "file").write_bytes(b"x" * 100_000)
     ways = ("/connect$", "/pause$", "/timeout$", r"GET /api/sandboxes/[^/]+$", "/Start$", "POST /box/files")
     server.faults = [Fault(way, 0, after=True, times=1) for way in (*ways, "GET /box/files")]

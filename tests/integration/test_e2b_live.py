@@ -39,6 +39,7 @@ async def provider() -> AsyncIterator[E2BProvider]:
 @pytest.fixture
 async def sandbox(provider: E2BProvider) -> AsyncIterator[Sandbox]:
     sandbox = await provider.create({"sandpiper.purpose": "test", "sandpiper.test": secrets.token_hex(8)})
+    await sandbox.enter()
     yield sandbox
     try:
         await sandbox.delete()

@@ -70,7 +70,7 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         else:
             provider = DirectoryProvider(tmp_path / "boxes", door=request.param == "by a door")
             sandbox = await provider.create({"person": "ana"})
-            await sandbox.state()
+            await sandbox.enter()
             seen = Path(sandbox.workspaces) / "s1"
         stack.push_async_callback(provider.close)
         stack.push_async_callback(sandbox.delete)

@@ -23,7 +23,7 @@ from tests.certificates import serving as serving_tls
 from tests.docker_engine import IMAGE, DockerEngine
 from tests.e2b_server import E2BServer, NearE2B
 from tests.port_people import Person, browser, leads, opened, serving, shown, until
-from tests.remote_boxes import DirectoryProvider, free_port
+from tests.remote_boxes import DirectoryProvider, entered, free_port
 
 HOST = "127.0.0.1"
 # Echoes what comes by a WebSocket, made with nothing but the standard library.
@@ -86,7 +86,7 @@ async def provider(
 
 @pytest.fixture
 async def sandbox(provider: Provider) -> Sandbox:
-    return await provider.create({"person": "ana"})
+    return await entered(provider.create({"person": "ana"}))
 
 
 async def test_one_person_sees_what_the_agent_serves_and_nobody_else_does(sandbox: Sandbox) -> None:
@@ -211,7 +211,7 @@ async def test_a_server_that_ends_and_comes_back_is_seen_again(sandbox: Sandbox)
 
 async def test_the_supervisors_and_the_providers_own_ports_are_nobodys_to_see(e2b_server: E2BServer) -> None:
     provider = NearE2B(e2b_server.account(), ports_host=HOST)
-    sandbox = await provider.create({})
+    sandbox = await entered(provider.create({}))
     door = int(sandbox.id.rpartition("-")[2])
     for port in (door, 49983):
         for guard in (Person().guard(), None):
@@ -237,7 +237,7 @@ async def test_services_of_the_bots_machine_are_not_shown_by_way_of_a_container(
         tmp_path / "docker", host=engine.url, image=IMAGE, loopback=named, ports_host=HOST
     )
     async with server:
-        sandbox = await provider.create({})
+        sandbox = await entered(provider.create({}))
         await sandbox.run(Launch(("true",), sandbox.home, loopback=(other,)))
         for port in (service, other):
             for guard in (Person().guard(), None):
@@ -258,7 +258,7 @@ async def test_without_an_address_it_is_a_clear_no(
         "remote": lambda: DirectoryProvider(tmp_path / "boxes"),
     }
     provider = makes[kind]()
-    sandbox = await provider.create({})
+    sandbox = await entered(provider.create({}))
     with pytest.raises(SandboxError, match="SANDPIPER_SANDBOX_PORTS_HOST"):
         await sandbox.expose(3000, "", guard=Person().guard())
     await sandbox.delete()
@@ -267,7 +267,7 @@ async def test_without_an_address_it_is_a_clear_no(
 
 async def test_without_a_door_there_is_no_way(tmp_path: Path) -> None:
     provider = DirectoryProvider(tmp_path / "boxes", door=False, ports_host=HOST)
-    sandbox = await provider.create({})
+    sandbox = await entered(provider.create({}))
     with pytest.raises(SandboxUnreachable, match="way to the sandbox's ports"):
         await sandbox.expose(3000, "", guard=Person().guard())
     await sandbox.delete()
@@ -279,7 +279,7 @@ async def test_a_link_in_the_doors_place_leads_to_no_socket_of_this_machine(
 ) -> None:
     pytest.importorskip("aiodocker", reason="the extra `docker` is not installed")
     provider = DockerProvider(tmp_path / "docker", Engine(engine.url, IMAGE), (), ports_host=HOST)
-    sandbox = await provider.create({})
+    sandbox = await entered(provider.create({}))
     heard: list[bytes] = []
 
     async def ours(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

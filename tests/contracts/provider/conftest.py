@@ -180,6 +180,7 @@ async def provider(make: Make) -> AsyncIterator[Provider]:
 @pytest.fixture
 async def sandbox(provider: Provider) -> AsyncIterator[Sandbox]:
     sandbox = await provider.create({"person": "ana"})
+    await sandbox.enter()
     yield sandbox
     try:
         await sandbox.delete()

@@ -40,6 +40,7 @@ from bot.workspace import Workspaces
 # How long to wait before each further attempt: an agent that dies at once gets no more than these.
 PAUSES = (2.0, 15.0)
 REMEMBERED = 20  # earlier turns that an agent without memory is told of at most
+LOST = (AgentDied, ProcessGone, SandboxNotRunning, SandboxGone)  # the agent, or the box under it
 
 
 class Attempts:
@@ -92,7 +93,7 @@ class Attempts:
                 async with self._sandboxes.in_use(driver.session, box.sandbox):
                     await self._attempt(driver, codec, box)
                 return box
-            except (AgentDied, ProcessGone, SandboxNotRunning, SandboxGone, AgentFailed) as error:
+            except (*LOST, AgentFailed) as error:
                 again = driver.turn.attempt - 1
                 if again >= len(PAUSES):
                     raise
@@ -147,12 +148,7 @@ class Attempts:
         )
         try:
             await conversation.hold()
-        except (
-            AgentDied,
-            ProcessGone,
-            SandboxNotRunning,
-            SandboxGone,
-        ):  # one that lives is ended once it is written down why
+        except LOST:  # one that lives is ended once it is written down why
             await self._endings.end_process(driver, process)
             await self._sharing.end(driver, box.sandbox)
             await driver.tell(*nobody_waits(driver.timeline))

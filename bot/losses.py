@@ -52,11 +52,8 @@ class Losses:
         worked = await self._store.worked_sessions(row.key.person)
         only_here = {session.id for session in worked if session.any_ready}
         doubts = [] if self._workspaces is not None else [NOT_LOOKED]
-        doubts += (
-            [f"Only the newest {MOST} of {len(worked)} threads were looked into."]
-            if len(worked) > MOST
-            else []
-        )
+        if len(worked) > MOST:
+            doubts.append(f"Only the newest {MOST} of {len(worked)} threads were looked into.")
         beside: list[Repository] = []
         try:
             async with asyncio.timeout(PATIENCE):

@@ -43,14 +43,6 @@ LABELS = {"sandpiper.installation": "here", "sandpiper.tenant": "T1", "sandpiper
 
 
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
-    engine = DockerEngine(tmp_path / "engine")
-    await engine.start()
-    yield engine
-    await engine.close()
-
-
-@pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "data" / "docker"
 

@@ -42,14 +42,6 @@ true
 
 
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
-    engine = DockerEngine(tmp_path / "engine")
-    await engine.start()
-    yield engine
-    await engine.close()
-
-
-@pytest.fixture
 async def provider(engine: DockerEngine, tmp_path: Path) -> AsyncIterator[DockerProvider]:
     about = Engine(engine.url, IMAGE, private=(".agent/talks", ".share/agent/talks"))
     provider = DockerProvider(tmp_path / "docker", about, allow=())

@@ -60,14 +60,6 @@ async def e2b_server(tmp_path: Path) -> AsyncIterator[E2BServer]:
     await server.close()
 
 
-@pytest.fixture
-async def engine(tmp_path: Path) -> AsyncIterator[DockerEngine]:
-    engine = DockerEngine(tmp_path / "engine")
-    await engine.start()
-    yield engine
-    await engine.close()
-
-
 @pytest.fixture(params=["e2b", "docker"])
 async def provider(
     request: pytest.FixtureRequest, tmp_path: Path, e2b_server: E2BServer, engine: DockerEngine
